@@ -1,0 +1,140 @@
+"""station.toml: one station's configuration, as strict models. An unknown key is an error, never ignored.
+
+Example::
+
+    [station]
+    name = "cell-line-1"
+    data = "data"                  # directory of the database; relative to this file
+    bundle = "root"                # a .lgb file, or a device root that `deploy push` filled
+
+    [camera.top]
+    source = "folder"
+    path = "frames"
+    fps = 20.0
+
+    [batch]
+    size = 8
+    wait_ms = 10
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from calibration.errors import InputError
+from deploy.manifest import Name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """Frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StationSection(Section):
+    """Who this station is and where its files lie."""
+
+    name: Name = Field(description="shown on screens and written on every verdict row")
+    data: Path = Field(description="directory of the database and of run-time files; made when missing")
+    bundle: Path = Field(description="a .lgb file, or a device root filled by `deploy push`")
+
+
+class FolderCamera(Section):
+    """Replays image files in name order: for demonstrations, tests and benchmarks."""
+
+    source: Literal["folder"]
+    path: Path = Field(description="directory of images")
+    fps: float = Field(default=0.0, ge=0, le=10_000, description="frames per second; 0 = as fast as they are judged")
+    loop: bool = Field(default=False, description="start again after the last image; otherwise stop there")
+    count: int | None = Field(
+        default=None, ge=1, description="stop after this many frames; needs loop to exceed one pass"
+    )
+
+
+Camera = Annotated[FolderCamera, Field(description="one camera")]
+
+
+class BatchSection(Section):
+    """When a batch is sent to the engine: full, or its oldest part has waited long enough."""
+
+    size: int = Field(default=8, ge=1, le=256)
+    wait_ms: float = Field(default=10.0, ge=0, le=10_000)
+
+
+class EngineSection(Section):
+    """Which engine judges, and how many threads it may use."""
+
+    kind: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(default=1, ge=1, le=64)
+    timeout_s: float = Field(default=10.0, gt=0, le=600, description="a batch that takes longer means a hung engine")
+
+
+class TimingSection(Section):
+    """Deadlines, on the monotonic clock."""
+
+    deadline_ms: float = Field(
+        default=1000.0, gt=0, le=600_000, description="trigger to verdict; later is REJECT(LATE)"
+    )
+
+
+class DriftSection(Section):
+    """Drift of the predictions against the bundle's own baseline."""
+
+    window: int = Field(default=500, ge=20, le=1_000_000, description="parts per comparison")
+    false_alarm: float = Field(
+        default=0.001, gt=0, lt=0.5, description="probability of an alarm per window without drift"
+    )
+
+
+class Station(Section):
+    """A whole station.toml, with all paths made absolute."""
+
+    station: StationSection
+    camera: dict[Name, Camera] = Field(min_length=1, max_length=16)
+    batch: BatchSection = BatchSection()
+    engine: EngineSection = EngineSection()
+    timing: TimingSection = TimingSection()
+    drift: DriftSection = DriftSection()
+
+
+def load_station(path: Path) -> Station:
+    """Read station.toml.
+
+    Raises:
+        InputError: missing, no TOML, unknown key, or a value out of bounds; the message names file and key.
+    """
+    try:
+        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; name the station's configuration with --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    try:
+        station = Station.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(_explain(item) for item in error.errors())
+        raise InputError(f"{path}: {problems}") from None
+    return _absolute(station, path.resolve().parent)
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {where}; remove it or correct its spelling"
+    return f"{where}: {item['msg']} (it is {item['input']!r})" if item["type"] != "missing" else f"{where} is missing"
+
+
+def _absolute(station: Station, base: Path) -> Station:
+    section = station.station
+    section = section.model_copy(update={"data": base / section.data, "bundle": base / section.bundle})
+    cameras = {name: cam.model_copy(update={"path": base / cam.path}) for name, cam in station.camera.items()}
+    return station.model_copy(update={"station": section, "camera": cameras})

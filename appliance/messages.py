@@ -1,0 +1,155 @@
+"""What the processes of the appliance say to each other, and to the screens that watch them.
+
+Everything that crosses a process boundary is JSON of one of these models: no pickle. Times are nanoseconds of the
+machine's monotonic clock (one clock for all processes of one boot) unless the name says `utc`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    """Frozen, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Verdict(str, Enum):
+    """What the line is told. PASS has to be said; silence is REJECT."""
+
+    PASS = "PASS"  # noqa: S105  a verdict, not a secret
+    REJECT = "REJECT"
+
+
+class Reason(str, Enum):
+    """Why a part was rejected. DEFECT and UNSURE are judgements; all others mean NOT INSPECTED."""
+
+    NONE = ""
+    DEFECT = "DEFECT"
+    UNSURE = "UNSURE"
+    BAD_IMAGE = "BAD_IMAGE"
+    FORMAT = "FORMAT"
+    STALE = "STALE"
+    LATE = "LATE"
+    NO_FRAME = "NO_FRAME"
+    ENGINE = "ENGINE"
+    LOG = "LOG"
+    OVERFLOW = "OVERFLOW"
+    HOLD = "HOLD"
+    STOPPED = "STOPPED"
+
+
+JUDGED = (Reason.NONE, Reason.DEFECT, Reason.UNSURE)
+"""Reasons under which the model has judged the part."""
+
+
+class State(str, Enum):
+    """State of the daemon; DESIGN of the state machine in docs/architecture.md."""
+
+    BOOT = "BOOT"
+    VERIFY = "VERIFY"
+    SELFTEST = "SELFTEST"
+    READY = "READY"
+    RUN = "RUN"
+    DEGRADED = "DEGRADED"
+    HOLD = "HOLD"
+    FAULT = "FAULT"
+    STOPPED = "STOPPED"
+
+
+class Counts(Strict):
+    """Parts since the station's database was made. triggers = ok + defect + unsure + not_inspected, always.
+
+    ok: PASS. defect and unsure: judged and rejected. not_inspected: rejected without a judgement.
+    """
+
+    triggers: int = 0
+    ok: int = 0
+    defect: int = 0
+    unsure: int = 0
+    not_inspected: int = 0
+
+
+class Latency(Strict):
+    """Milliseconds from trigger to verdict over the last parts (at most 1,000)."""
+
+    p50: float = 0.0
+    p99: float = 0.0
+    worst: float = 0.0
+
+
+class Drift(Strict):
+    """Last comparison of the defect-probability histogram with the bundle's baseline, in nats."""
+
+    parts: int = 0
+    kl: float = 0.0
+    limit: float = 0.0
+    drifting: bool = False
+
+
+class RejectRow(Strict):
+    """One rejected part, for the screen."""
+
+    seq: int
+    utc: str
+    serial: str
+    camera: str
+    reason: Reason
+    top_class: str
+    defect_probability: float | None
+
+
+class AlertRow(Strict):
+    """One alert; `acknowledged_by` is empty while it is open."""
+
+    id: int
+    utc: str
+    kind: str
+    message: str
+    acknowledged_by: str = ""
+
+
+class Status(Strict):
+    """Everything a client may show. Sent as JSON in reply to {"op": "status"}.
+
+    rejects_by_reason: counts by Reason value since the database was made.
+    histogram: parts per bin of defect probability over [0, 1], since the daemon started.
+    rate: verdicts per second over the last ten seconds.
+    """
+
+    station: str
+    state: State
+    state_reason: str = ""
+    bundle_name: str = ""
+    bundle_sha256: str = ""
+    engine: str = ""
+    classes: tuple[str, ...] = ()
+    uptime_s: float = 0.0
+    counts: Counts = Counts()
+    rejects_by_reason: dict[str, int] = Field(default_factory=dict)
+    rate: float = 0.0
+    latency: Latency = Latency()
+    histogram: tuple[int, ...] = ()
+    drift: Drift = Drift()
+    cameras: dict[str, str] = Field(default_factory=dict)
+    alerts: tuple[AlertRow, ...] = ()
+    rejects: tuple[RejectRow, ...] = ()
+
+
+class Request(Strict):
+    """A client's request on the control socket."""
+
+    op: Literal["status", "acknowledge"]
+    alert: int | None = None
+    operator: str = ""
+
+
+class Reply(Strict):
+    """The daemon's answer: `error` is empty when the request was carried out."""
+
+    error: str = ""
+    status: Status | None = None

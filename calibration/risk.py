@@ -1,0 +1,176 @@
+"""What the thresholds cost: escapes against overkill, with their intervals.
+
+Escape = a defect that is passed; overkill = a good part that is rejected. Both are shares: of the defects, and
+of the good parts. A part is passed when its defect probability is <= the threshold.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration.metrics import Interval
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def wilson(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """Share with its Wilson score interval (Wilson 1927): sensible near 0 and 1, where normal intervals are not.
+
+    NaN with limits 0 and 1 when there were no trials.
+    """
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    if trials == 0:
+        return Interval(float("nan"), 0.0, 1.0, level)
+    z = _normal_quantile((1 + level) / 2)
+    share = successes / trials
+    denominator = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / denominator
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
+    # at 0 and n the score limits are exactly 0 and 1; rounding must not put the estimate outside
+    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), level)
+
+
+def _normal_quantile(p: float) -> float:
+    """Quantile of the standard normal by bisection on erf: exact to 1e-12, and no dependency for one number."""
+    low, high = -10.0, 10.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        if 0.5 * (1 + math.erf(middle / math.sqrt(2))) < p:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Escape and overkill at every useful threshold, thresholds ascending.
+
+    Attributes:
+        threshold: float (m,): a part is passed when its defect probability is <= it. Starts at -inf (pass nothing).
+        escape: share of defects passed, rising with the threshold.
+        overkill: share of good parts not passed, falling with it.
+    """
+
+    threshold: Floats
+    escape: Floats
+    overkill: Floats
+
+
+def escape_overkill_curve(defect_probability: ArrayLike, is_defect: ArrayLike) -> Curve:
+    """The whole trade-off. Both arrays (n,). NaN shares where there are no defects or no good parts."""
+    p, d = _checked(defect_probability, is_defect)
+    threshold = np.concatenate([[-np.inf], np.unique(p)])
+    defects, good = np.sort(p[d]), np.sort(p[~d])
+    with np.errstate(invalid="ignore"):
+        escape = np.searchsorted(defects, threshold, side="right") / np.float64(len(defects))
+        overkill = 1.0 - np.searchsorted(good, threshold, side="right") / np.float64(len(good))
+    return Curve(threshold, np.asarray(escape), np.asarray(overkill))
+
+
+def escape_at_overkill(defect_probability: ArrayLike, is_defect: ArrayLike, overkill: float = 0.10) -> float:
+    """Escape rate at the lowest threshold that rejects at most `overkill` of the good parts. NaN without defects.
+
+    A property of the ranking on these parts (the threshold is read off the same parts), like a point on a ROC
+    curve; the escape rate of a bundle is measured with the bundle's own threshold instead.
+    """
+    curve = escape_overkill_curve(defect_probability, is_defect)
+    return float(curve.escape[np.argmax(curve.overkill <= overkill + 1e-12)])
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a wrong or withheld decision costs, in any one unit; each > 0.
+
+    Attributes:
+        escape: a defect passed to the customer.
+        overkill: a good part scrapped.
+        review: a part that a person has to look at (UNSURE). At most the overkill, or nobody would review.
+    """
+
+    escape: float = 20.0
+    overkill: float = 1.0
+    review: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("escape", "overkill", "review"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"cost of {name} is {value}; it must be a number above 0")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """ok_below < defect_above in 0..1, as DecisionRule takes them, and what they were expected to cost."""
+
+    ok_below: float
+    defect_above: float
+    cost_per_part: float
+
+
+def choose_thresholds(
+    defect_probability: ArrayLike, is_defect: ArrayLike, costs: Costs, prevalence: float | None = None
+) -> Thresholds:
+    """The two thresholds of least mean cost on calibration scores.
+
+    A defect probability <= ok_below passes (cost of escape if it was a defect), >= defect_above is scrapped (cost
+    of overkill if it was good), between them a person decides (cost of review). Since the bands do not interact,
+    each is found on its own by an exact search over all cuts; among equal cuts the stricter one is taken.
+
+    Args:
+        defect_probability: (n,), calibrated. is_defect: (n,). Both kinds must be present.
+        costs: see Costs.
+        prevalence: share of defects on the line; None takes the share in the data. Calibration sets are richer
+            in defects than a line, which only makes the thresholds stricter than the line needs.
+    """
+    p, d = _checked(defect_probability, is_defect)
+    n_defects, n_good = int(d.sum()), int((~d).sum())
+    if n_defects == 0 or n_good == 0:
+        raise ValueError(f"thresholds need defects and good parts; there are {n_defects} and {n_good}")
+    share = n_defects / len(p) if prevalence is None else prevalence
+    if not 0 < share < 1:
+        raise ValueError(f"prevalence is {share}; it must lie between 0 and 1")
+    weight = np.where(d, share / n_defects, (1 - share) / n_good)
+    order = np.argsort(p, kind="stable")
+    p, d, weight = p[order], d[order], weight[order]
+    last = np.append(p[1:] != p[:-1], True)  # equal scores cannot be cut apart
+    # passing the k lowest costs their escapes and saves their review; k = 0 passes nothing
+    passing = np.concatenate([[0.0], np.cumsum(weight * (np.where(d, costs.escape, 0.0) - costs.review))])
+    passing[1:][~last] = np.inf
+    k = int(np.argmin(passing))
+    # scrapping from k on costs their overkill and saves their review
+    scrap = weight * (np.where(d, 0.0, costs.overkill) - costs.review)
+    scrapping = np.concatenate([np.cumsum(scrap[::-1])[::-1], [0.0]])
+    scrapping[1:-1][~last[:-1]] = np.inf
+    scrapping[:k] = np.inf
+    m = int(np.argmin(scrapping))
+    ok_below = _between(p, k)
+    # with no review band both cuts fall together; DecisionRule wants them apart by at least one float
+    defect_above = max(_between(p, m), float(np.nextafter(ok_below, 2.0)))
+    if defect_above > 1.0:
+        ok_below, defect_above = float(np.nextafter(1.0, 0.0)), 1.0
+    return Thresholds(ok_below, defect_above, float(passing[k] + scrapping[m] + costs.review * weight.sum()))
+
+
+def _between(p: Floats, k: int) -> float:
+    """A threshold with p[:k] on or below it and p[k:] above: midway, so that neither neighbour decides alone."""
+    low = p[k - 1] if k > 0 else 0.0
+    high = p[k] if k < len(p) else 1.0
+    middle = float((low + high) / 2)
+    return middle if middle < high or k == len(p) else float(low)
+
+
+def _checked(defect_probability: ArrayLike, is_defect: ArrayLike) -> tuple[Floats, Bools]:
+    p = np.asarray(defect_probability, dtype=np.float64)
+    d = np.asarray(is_defect, dtype=bool)
+    if p.ndim != 1 or p.shape != d.shape or len(p) == 0:
+        raise ValueError(f"scores {p.shape} and truth {d.shape} are not two rows of equal, positive length")
+    if not np.isfinite(p).all():
+        raise ValueError(f"{int((~np.isfinite(p)).sum())} scores are not finite")
+    return p, d

@@ -1,0 +1,122 @@
+"""Recorded scores of a model: a CSV of path, group, label and one `logit:CLASS` column per class.
+
+The text form is exact: floats are written with as many digits as float32 needs to be read back bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.errors import InputError
+
+PREFIX = "logit:"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of one model on one set of parts.
+
+    Attributes:
+        classes: names in the order of the logits' columns.
+        ok_class: which of them means a good part.
+        paths, groups: str per row.
+        labels: int64 (n,).
+        logits: float32 (n, classes), finite.
+    """
+
+    classes: tuple[str, ...]
+    ok_class: str
+    paths: tuple[str, ...]
+    groups: tuple[str, ...]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    @property
+    def ok_index(self) -> int:
+        """Position of the OK class."""
+        return self.classes.index(self.ok_class)
+
+    @property
+    def is_defect(self) -> NDArray[np.bool_]:
+        """Whether each part's label is not the OK class: bool (n,)."""
+        return np.asarray(self.labels != self.ok_index)
+
+    def write(self, path: Path) -> None:
+        """Write the CSV; `read` gives equal scores back."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            marks = [PREFIX + name + ("*" if name == self.ok_class else "") for name in self.classes]
+            writer.writerow(["path", "group", "label", *marks])
+            for name, group, label, row in zip(self.paths, self.groups, self.labels, self.logits, strict=True):
+                writer.writerow([name, group, self.classes[label], *(repr(float(v)) for v in row)])
+
+    @classmethod
+    def read(cls, path: Path, ok_class: str | None = None) -> Scores:
+        """Read a scores file.
+
+        Args:
+            path: the CSV. The OK class is the column whose name ends in `*`, unless `ok_class` names it.
+
+        Raises:
+            InputError: missing or empty file, unknown columns, unknown label, a value that is no finite number.
+        """
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}; give a scores file made by trainer") from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path}: not a scores CSV ({error})") from None
+        if len(rows) < 2:
+            raise InputError(f"{path}: no scores in it; expected a header and at least one row")
+        classes, ok_class = _header(path, rows[0], ok_class)
+        width = 3 + len(classes)
+        labels = np.empty(len(rows) - 1, np.int64)
+        logits = np.empty((len(rows) - 1, len(classes)), np.float32)
+        for i, row in enumerate(rows[1:]):
+            where = f"{path}, line {i + 2}"
+            if len(row) != width:
+                raise InputError(f"{where}: {len(row)} fields; expected {width}")
+            if row[2] not in classes:
+                raise InputError(f"{where}: label {row[2]!r} is none of the classes {list(classes)}")
+            labels[i] = classes.index(row[2])
+            for j, text in enumerate(row[3:]):
+                logits[i, j] = _number(text, f"{where}, column {PREFIX}{classes[j]}")
+        paths, groups = tuple(r[0] for r in rows[1:]), tuple(r[1] for r in rows[1:])
+        return cls(classes, ok_class, paths, groups, labels, logits)
+
+
+def _header(path: Path, header: list[str], ok_class: str | None) -> tuple[tuple[str, ...], str]:
+    if header[:3] != ["path", "group", "label"]:
+        raise InputError(f"{path}: the header is {header[:3]}; expected path,group,label, then one logit:CLASS each")
+    for name in header[3:]:
+        if not name.startswith(PREFIX):
+            raise InputError(f"{path}: unknown column {name!r}; expected {PREFIX}CLASS")
+    marked = [name.removeprefix(PREFIX) for name in header[3:]]
+    classes = tuple(name.removesuffix("*") for name in marked)
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise InputError(f"{path}: classes {list(classes)}; at least two different ones are needed")
+    stars = [name.removesuffix("*") for name in marked if name.endswith("*")]
+    ok = ok_class or (stars[0] if len(stars) == 1 else None)
+    if ok is None:
+        raise InputError(f"{path}: which class is OK is not marked (logit:CLASS*); name it with --ok CLASS")
+    if ok not in classes:
+        raise InputError(f"{path}: the OK class {ok!r} is none of {list(classes)}")
+    return classes, ok
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"{where}: {text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise InputError(f"{where}: the value is {text}; scores must be finite. Export the model again or drop the row")
+    return value

@@ -1,0 +1,1 @@
+"""Getting a bundle onto a device, and back off it."""
