@@ -1,0 +1,154 @@
+"""The classifier: raw pixels in, logits out; its JSON configuration and its weights as safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from calibration.errors import InputError
+from trainer.models.efficientnet_lite import SIZES, EfficientNetLite, load_imagenet
+from trainer.models.zoo import TIMM_PREFIX, TimmBackbone
+
+Pooling = Literal["mean", "mean+max"]
+
+PIXEL_MEAN = 127.0
+PIXEL_SCALE = 128.0
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What a Classifier is built from. ``ClassifierConfig.from_json(c.to_json()) == c``.
+
+    backbone: "efficientnet-lite0|1|2" or "timm:NAME". classes: >= 2. channels: 1 (grey) or 3 (RGB).
+    pooling: "mean" of the last map, or "mean+max" of the last map and of a stride-16 map (thin defects
+    survive). dropout: probability of dropping a pooled feature while training, 0 <= dropout < 1.
+    """
+
+    classes: int
+    channels: int
+    backbone: str = "efficientnet-lite0"
+    pooling: Pooling = "mean+max"
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.backbone not in SIZES and not self.backbone.startswith(TIMM_PREFIX):
+            raise InputError(f"backbone: {self.backbone!r} is unknown; use {', '.join(SIZES)} or timm:NAME")
+        if self.pooling not in get_args(Pooling):
+            raise InputError(f"pooling: {self.pooling!r} is unknown; use {' or '.join(get_args(Pooling))}")
+        if self.classes < 2:
+            raise InputError(f"classes: {self.classes}; a classifier needs at least two")
+        if self.channels not in (1, 3):
+            raise InputError(f"channels: {self.channels}; use 1 (grey) or 3 (RGB)")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout: {self.dropout} is outside 0 <= dropout < 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ClassifierConfig:
+        """Inverse of :meth:`to_json`; unknown or missing fields raise InputError."""
+        known = {field.name for field in fields(cls)}
+        if unknown := set(values) - known:
+            raise InputError(f"model configuration: unknown field {sorted(unknown)[0]!r}; retrain or update")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"model configuration: {error}; retrain or update") from error
+
+
+class Classifier(nn.Module):
+    """Frames (N, C, H, W) of raw pixel values 0..255, uint8 or float -> logits (N, classes) float32.
+
+    For the exporter: everything up to and including the ReLU6 after ``backbone.head`` is Conv, ReLU6 (Clip)
+    and Add, and is meant for INT8. **The float tail begins at** :meth:`pool`: ReduceMean, ReduceMax, Concat
+    and the one Gemm (``self.linear``) cost next to nothing and carry the score, so they are best left in
+    float.
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: EfficientNetLite | TimmBackbone
+        if config.backbone in SIZES:
+            width, depth = SIZES[config.backbone]
+            self.backbone = EfficientNetLite(width, depth, config.channels)
+        else:
+            self.backbone = TimmBackbone(config.backbone, config.channels)
+        features = self.backbone.last_channels
+        if config.pooling == "mean+max":
+            features = 2 * (features + self.backbone.mid_channels)
+        self.features = features
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(features, config.classes)
+        # Zero: every class equally likely before training, whatever the seed.
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def load_imagenet(self) -> None:
+        """Fill the backbone with ImageNet weights of installed packages; InputError names a missing one."""
+        if isinstance(self.backbone, TimmBackbone):
+            self.backbone.load_pretrained()
+        else:
+            load_imagenet(self.backbone, self.config.backbone)
+
+    def lower(self, frames: Tensor, stages: int) -> Tensor:
+        """Normalise the pixels, run the stem and the first ``stages`` (0..4) stages: what a cache holds."""
+        return self.backbone.lower((frames.to(torch.float32) - PIXEL_MEAN) / PIXEL_SCALE, stages)
+
+    def embed(self, lower: Tensor, stages: int) -> Tensor:
+        """Output of :meth:`lower` -> pooled features (N, ``self.features``)."""
+        return self.pool(*self.backbone.upper(lower, stages))
+
+    def pool(self, mid: Tensor, last: Tensor) -> Tensor:
+        """The two maps of the backbone -> (N, features) float32. A mean dilutes small defects, a max does not."""
+        if self.config.pooling == "mean":
+            return last.mean((2, 3))
+        pooled = (last.mean((2, 3)), last.amax((2, 3)), mid.mean((2, 3)), mid.amax((2, 3)))
+        return torch.cat(pooled, 1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Pooled features (N, features) -> logits (N, classes)."""
+        logits: Tensor = self.linear(self.dropout(features))
+        return logits
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """See the class."""
+        return self.classify(self.embed(self.lower(frames, 0), 0))
+
+
+def save_run_model(model: Classifier, classes: Sequence[str], path: Path) -> None:
+    """Write weights and (as JSON in the metadata) configuration to one safetensors file."""
+    if len(classes) != model.config.classes:
+        raise ValueError(f"{len(classes)} class names for a model of {model.config.classes} classes")
+    metadata = {"config": json.dumps(model.config.to_json()), "classes": json.dumps(list(classes))}
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, path, metadata)
+
+
+def load_run_model(path: Path) -> tuple[Classifier, list[str]]:
+    """The model of :func:`save_run_model` in evaluation mode, on the CPU, and its class names in logit order.
+
+    Raises InputError where the file is missing, is not such a file, or does not fit its own configuration.
+    """
+    remedy = "train again, or restore the file"
+    try:
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata() or {}
+        model = Classifier(ClassifierConfig.from_json(json.loads(metadata["config"])))
+        model.load_state_dict(load_file(path))
+        classes = [str(name) for name in json.loads(metadata["classes"])]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no trained model here; run `trainer train` first") from error
+    except (SafetensorError, KeyError, json.JSONDecodeError, RuntimeError) as error:
+        raise InputError(f"{path}: not a trained model ({error}); {remedy}") from error
+    return model.eval(), classes
