@@ -1,0 +1,49 @@
+# Two commands from nothing: `make demo` and `make test`. Both make .venv first; a second run only checks it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test check lint types imports results-elpv bench screenshot clean help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Lineguard needs Python 3.10 or later; name one: make PYTHON=python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python lacks venv: apt-get install python3-venv"; exit 2; }
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[cpu,trainer,demo,dev]'
+	@touch $@
+
+demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8, bundle, push, judge (about 6 minutes)
+	$(BIN)/python -m benchmarks.demo
+
+test: $(STAMP) ## lint, types, import layers, tests with coverage
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+check: lint types imports ## lint, types and import layers only
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+results-elpv: $(STAMP) ## docs/results.md: full recipe on ELPV, three seeds (about an hour on two cores)
+	$(BIN)/python -m benchmarks.results_elpv
+
+bench: $(STAMP) ## engine and daemon throughput, on the bundle that `make demo` left
+	$(BIN)/python -m benchmarks.engine build/demo/run
+	$(BIN)/python -m benchmarks.throughput --bundle build/demo/demo.lgb
+
+screenshot: $(STAMP) ## docs/pictures/tui.svg from a real run
+	$(BIN)/python docs/make_screenshot.py
+
+clean: ## remove what the commands above made, the virtual environment excepted
+	rm -rf build
