@@ -1,0 +1,285 @@
+"""The file work on a device root of this machine: stage, activate, confirm, reject, roll back.
+
+A bundle is on trial until the appliance, having passed its goldens on this machine, confirms it; `push` only watches.
+The two never import one another: they meet in the state kept in the root (see deploy.record).
+"""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+from deploy import files
+from deploy.bundle import BundleError, open_bundle
+from deploy.record import (
+    BUNDLE,
+    HISTORY,
+    LOCK,
+    SLOTS,
+    STATE,
+    DeviceBusy,
+    DeviceError,
+    HistoryLine,
+    SlotRecord,
+    StateRecord,
+    active_bundle,
+    open_active,
+    read_history,
+    read_record,
+    read_state,
+    slot_path,
+)
+from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
+
+__all__ = [
+    "Device",
+    "DeviceBusy",
+    "DeviceError",
+    "active_bundle",
+    "open_active",
+    "read_history",
+    "read_record",
+    "read_state",
+    "slot_path",
+]
+
+HEADROOM = 16 * 2**20
+"""Bytes that must stay free beside a new bundle: for the state, the history and the appliance's own files."""
+
+Report = Callable[[int, int], None]
+
+
+def somebody() -> str:
+    """Who acts, for the history: user@machine."""
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a user id without an entry in the password file
+        user = f"uid{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+class Device:
+    """The file work on one device root. Every method holds its lock and raises before it changes anything.
+
+    Args:
+        root: the directory; `stage` makes it when it is missing.
+        who: for the history; user@machine when None.
+        wait_s: how long to wait for another process's lock before DeviceBusy.
+    """
+
+    def __init__(self, root: Path, who: str | None = None, wait_s: float = 0.0) -> None:
+        self.root = root
+        self.who = who or somebody()
+        self.wait_s = wait_s
+
+    def stage(self, path: Path, progress: Report | None = None) -> Slots:
+        """Verify a bundle, copy it into the spare slot, verify the copy.
+
+        A bundle that is staged already, or lies rejected or confirmed in the spare slot, is not copied again.
+
+        Raises:
+            BundleError: the file is no good, or changed while it was copied.
+            DeviceError: not a device root, no room, no permission. SlotError: no slot is spare.
+            DeviceBusy: somebody else is at it.
+        """
+        bundle = open_bundle(path)
+        self._prepare()
+        with self._locked():
+            record = self._record_or_new()
+            before = record.slots()
+            size = path.stat().st_size
+            target = before.target(bundle.sha256)
+            after = before.stage(bundle.sha256, bundle.manifest.name, size)
+            if not self._holds(target, bundle.sha256):
+                part = self._copied(path, target, bundle.sha256, size, progress or _silent)
+                if before[target].state is not SlotState.EMPTY:
+                    record = self._write(record, before.cleared(bundle.sha256))
+                part.replace(slot_path(self.root, target))
+                files.sync_directory(part.parent)
+            self._step(record, after, "stage", target, after[target])
+            return after
+
+    def activate(self) -> Slots:
+        """The staged bundle judges, on trial. Its file is verified first. Raises as `stage`."""
+        with self._locked():
+            record = read_record(self.root)
+            after = record.slots().activate()
+            if after.active is not None and not self._holds(after.active, after[after.active].sha256):
+                raise DeviceError(f"{slot_path(self.root, after.active)}: damaged since it was staged; push it again")
+            self._step(record, after, "activate", after.active, after.active_slot)
+            return after
+
+    def confirm(self, sha256: str) -> Slots:
+        """The bundle on trial has passed its goldens: called by the appliance. Raises SlotError, DeviceError."""
+        with self._locked():
+            record = read_record(self.root)
+            after = record.slots().confirm(sha256)
+            self._step(record, after, "confirm", after.active, after.active_slot)
+            return after
+
+    def reject(self, sha256: str, reason: str) -> Slots:
+        """The staged bundle, or the one on trial, must not judge; the last confirmed one judges again, if any.
+
+        Called by the appliance, which then reads `active_bundle` again. Raises SlotError, DeviceError.
+        """
+        with self._locked():
+            record = read_record(self.root)
+            before = record.slots()
+            after = before.reject(sha256, one_line(reason))
+            holder = before.find(sha256)
+            self._step(record, after, "reject", holder, after[holder] if holder else None)
+            return after
+
+    def rollback(self, reason: str) -> Slots:
+        """The bundle confirmed before the active one judges again. Its file is verified first.
+
+        Raises:
+            NoEarlierBundle: there is none. DeviceError: it is damaged, or as `stage`.
+        """
+        with self._locked():
+            record = read_record(self.root)
+            before = record.slots()
+            after = before.rollback(one_line(reason))
+            if after.active is not None and not self._holds(after.active, after[after.active].sha256):
+                raise DeviceError(
+                    f"{slot_path(self.root, after.active)}: the earlier bundle is damaged; push a good one instead"
+                )
+            left = before.active
+            self._step(record, after, "rollback", left, after[left] if left else None)
+            return after
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The root's lock; a full disk or a missing permission inside becomes a DeviceError."""
+        if not self.root.is_dir():
+            raise DeviceError(f"{self.root}: not a device root; `deploy push FILE file:{self.root}` makes one")
+        try:
+            with files.exclusive(self.root / LOCK, self.wait_s) as got:
+                if not got:
+                    raise DeviceBusy(f"{self.root}: BUSY, somebody else is changing this device; try again later")
+                yield
+        except OSError as error:
+            raise _explained(error, self.root) from None
+
+    def _prepare(self) -> None:
+        """Make the directories. A directory that holds other things is refused, not filled."""
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise DeviceError(f"{self.root}: not a directory; name the directory of a device")
+            strange = {item.name for item in self.root.iterdir()} - _OURS if self.root.exists() else set()
+            if strange and not (self.root / STATE).exists():
+                raise DeviceError(
+                    f"{self.root}: holds other things ({sorted(strange)[0]}) and no {STATE}; "
+                    "name a device root or an empty directory"
+                )
+            for directory in (self.root, self.root / SLOTS, *(slot_path(self.root, n).parent for n in SLOT_NAMES)):
+                files.make_directory(directory)
+        except OSError as error:
+            raise _explained(error, self.root) from None
+
+    def _record_or_new(self) -> StateRecord:
+        if (self.root / STATE).exists():
+            return read_record(self.root)
+        if any(slot_path(self.root, name).exists() for name in SLOT_NAMES):
+            raise DeviceError(
+                f"{self.root}: {STATE} is missing but bundles are there; "
+                "restore it from a backup, or move the whole directory away and push again"
+            )
+        record = StateRecord()
+        files.write_durably(self.root / STATE, _encoded(record))
+        return record
+
+    def _holds(self, name: SlotName, sha256: str) -> bool:
+        """Whether the slot's file is this bundle, every byte of it."""
+        try:
+            return open_bundle(slot_path(self.root, name)).sha256 == sha256
+        except BundleError:
+            return False
+
+    def _copied(self, path: Path, target: SlotName, sha256: str, size: int, progress: Report) -> Path:
+        """A verified copy beside the slot's bundle, not yet in its place."""
+        for name in SLOT_NAMES:  # left by a power cut
+            slot_path(self.root, name).with_name(BUNDLE + files.PART).unlink(missing_ok=True)
+        free = files.free_bytes(self.root)
+        if free < size + HEADROOM:
+            raise DeviceError(
+                f"{self.root}: {free // 2**20} MiB free, {(size + HEADROOM) // 2**20 + 1} MiB needed; free some space"
+            )
+        part = slot_path(self.root, target).with_name(BUNDLE + files.PART)
+        try:
+            files.copy_part(path, slot_path(self.root, target), progress)
+            if open_bundle(part).sha256 != sha256:
+                raise BundleError(f"{path}: changed while it was copied; push it again")
+        except (OSError, BundleError):
+            part.unlink(missing_ok=True)
+            raise
+        return part
+
+    def _step(
+        self, record: StateRecord, after: Slots, what: str, name: SlotName | None, slot: Slot | None
+    ) -> StateRecord:
+        """Carry out one change: the history says so first, then the state."""
+        told = slot or Slot()
+        line = HistoryLine(
+            time=_now(),
+            who=self.who,
+            what=what,
+            generation=record.generation + 1,
+            slot=name,
+            sha256=told.sha256,
+            name=told.name,
+            reason=told.reason,
+        )
+        files.append_durably(self.root / HISTORY, line.model_dump_json().encode())
+        return self._write(record, after)
+
+    def _write(self, record: StateRecord, slots: Slots) -> StateRecord:
+        old = record.slots()
+        kept: dict[SlotName, SlotRecord] = {"a": record.a, "b": record.b}
+        changed = {
+            name: kept[name] if slots[name] == old[name] else SlotRecord(**asdict(slots[name]), since=_now())
+            for name in SLOT_NAMES
+        }
+        new = StateRecord(generation=record.generation + 1, active=slots.active, a=changed["a"], b=changed["b"])
+        files.write_durably(self.root / STATE, _encoded(new))
+        return new
+
+
+_OURS = {STATE, STATE + files.PART, HISTORY, LOCK, SLOTS}
+
+
+def one_line(reason: str) -> str:
+    """A reason fit for a log and a screen: one line of printable characters, at most 300 of them."""
+    clean = "".join(c if c.isprintable() else " " for c in reason)
+    return " ".join(clean.split())[:300]
+
+
+def _explained(error: OSError, root: Path) -> DeviceError:
+    remedies = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EACCES: "run as the user who owns the device root",
+        errno.EPERM: "run as the user who owns the device root",
+        errno.EROFS: "the file system is mounted read-only",
+    }
+    remedy = remedies.get(error.errno or 0, "check the device root")
+    return DeviceError(f"{error.filename or root}: {error.strerror or error}; {remedy}")
+
+
+def _encoded(record: StateRecord) -> bytes:
+    return (record.model_dump_json(indent=1) + "\n").encode()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""

@@ -1,0 +1,160 @@
+"""What a device root keeps on record, and reading it: no locks, nothing is changed here.
+
+::
+
+    DIR/state.json       which slot judges and what each holds (strict; written whole or not at all)
+    DIR/slots/a, b       bundle.lgb
+    DIR/history.jsonl    one line per step: when, who, what
+    DIR/lock             held while anything changes
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from calibration.errors import InputError
+from deploy.bundle import Bundle, open_bundle
+from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
+
+BUNDLE = "bundle.lgb"
+STATE, HISTORY, LOCK, SLOTS = "state.json", "history.jsonl", "lock", "slots"
+
+
+class DeviceError(InputError):
+    """The device root is not usable, or the step is not possible on it; what judges goes on judging."""
+
+
+class DeviceBusy(DeviceError):  # noqa: N818  the name says what happened
+    """Somebody else is changing this device: try again later."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SlotRecord(_Strict):
+    """A slot as state.json keeps it. `since` (UTC) is when it came into its state."""
+
+    state: SlotState = SlotState.EMPTY
+    sha256: str = ""
+    name: str = ""
+    size: int = Field(default=0, ge=0)
+    reason: str = ""
+    since: str = ""
+
+    def slot(self) -> Slot:
+        """The pure value."""
+        return Slot(self.state, self.sha256, self.name, self.size, self.reason)
+
+
+class StateRecord(_Strict):
+    """state.json. `generation` counts the changes."""
+
+    version: Literal[1] = 1
+    generation: int = Field(default=0, ge=0)
+    active: SlotName | None = None
+    a: SlotRecord = SlotRecord()
+    b: SlotRecord = SlotRecord()
+
+    def slots(self) -> Slots:
+        """The pure value. Raises ValueError where the record contradicts itself."""
+        return Slots(self.a.slot(), self.b.slot(), self.active)
+
+
+class HistoryLine(_Strict):
+    """One step. It is written before the step, so a step without its line cannot be; `generation` tells whether
+    the step was carried out: a line above the state's generation was cut short."""
+
+    time: str
+    who: str
+    what: str
+    generation: int
+    slot: SlotName | None
+    sha256: str
+    name: str
+    reason: str
+
+
+def read_state(root: Path) -> Slots:
+    """What the slots of a device root hold.
+
+    Raises:
+        DeviceError: `root` is no device root, or its state.json is damaged.
+    """
+    return read_record(root).slots()
+
+
+def read_record(root: Path) -> StateRecord:
+    """As `read_state`, with the generation and times."""
+    path = root / STATE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DeviceError(f"{root}: not a device root (no {STATE}); `deploy push FILE file:{root}` makes one") from None
+    except OSError as error:
+        raise DeviceError(f"{path}: {error.strerror or error}") from None
+    remedy = "restore it from a backup, or move the whole directory away and push again"
+    try:
+        raw = json.loads(data)
+        if isinstance(raw, dict) and raw.get("version") != 1:
+            raise DeviceError(f"{path}: version {raw.get('version')!r}; this program reads version 1")
+        record = StateRecord.model_validate_json(data)
+        record.slots()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DeviceError(f"{path}: damaged: {where}: {first['msg']}; {remedy}") from None
+    except DeviceError:
+        raise
+    except ValueError as error:
+        raise DeviceError(f"{path}: damaged ({error}); {remedy}") from None
+    return record
+
+
+def slot_path(root: Path, name: SlotName) -> Path:
+    """Where the bundle of a slot lies."""
+    return root / SLOTS / name / BUNDLE
+
+
+def active_bundle(root: Path) -> Path:
+    """The bundle file that judges on this device. Raises DeviceError where there is none."""
+    slots = read_state(root)
+    if slots.active is None:
+        rejected = next((slots[n].reason for n in SLOT_NAMES if slots[n].state is SlotState.REJECTED), "")
+        told = f" (the last one was rejected: {rejected})" if rejected else ""
+        raise DeviceError(f"{root}: no bundle is active on this device{told}; push one")
+    return slot_path(root, slots.active)
+
+
+def open_active(root: Path) -> Bundle:
+    """The active bundle, verified, and the very one that the state names.
+
+    Raises:
+        DeviceError: none is active, or another bundle lies in its slot. BundleError: it is damaged.
+    """
+    slots = read_state(root)
+    bundle = open_bundle(active_bundle(root))
+    if slots.active_slot is None or bundle.sha256 != slots.active_slot.sha256:
+        raise DeviceError(f"{bundle.path}: not the bundle that {root / STATE} names; push it again")
+    return bundle
+
+
+def read_history(root: Path) -> list[HistoryLine]:
+    """The steps taken, oldest first. A line torn by a power cut is left out."""
+    try:
+        text = (root / HISTORY).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DeviceError(f"{root / HISTORY}: {error.strerror or error}") from None
+    lines = []
+    for line in text.splitlines():
+        try:
+            lines.append(HistoryLine.model_validate_json(line))
+        except ValidationError:
+            continue
+    return lines
