@@ -1,0 +1,88 @@
+"""Reading a station's database. Used by the daemon, and by screens when no daemon answers."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from appliance.messages import AlertRow, Counts, Reason, RejectRow
+from calibration.errors import InputError
+from calibration.histogram import BINS
+
+_REJECTS = (
+    "SELECT seq, utc, serial, camera, reason, top_class, defect_probability FROM verdict "
+    "WHERE verdict = 'REJECT' ORDER BY seq DESC LIMIT ?"
+)
+_ALERTS = (
+    "SELECT id, utc, kind, message, acknowledged_by FROM alert WHERE acknowledged_by = '' ORDER BY id DESC LIMIT ?"
+)
+
+
+def open_readonly(path: Path) -> closing[sqlite3.Connection]:
+    """A connection that cannot write, closed by the `with` statement.
+
+    Raises:
+        InputError: there is no readable database.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0, isolation_level=None)
+        connection.execute("SELECT count(*) FROM tally").fetchone()
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: {error}; start the station with `appliance run`") from None
+    return closing(connection)
+
+
+def tally(connection: sqlite3.Connection) -> Counter[tuple[str, str]]:
+    """Parts by (camera, reason value) since the database was made. A PASS has the reason ""."""
+    return Counter({(camera, reason): n for camera, reason, n in connection.execute("SELECT * FROM tally")})
+
+
+def counts(parts: Mapping[tuple[str, str], int]) -> Counts:
+    """The operator's counts of a tally."""
+    by_reason = rejects_by_reason(parts)
+    total, ok = sum(parts.values()), sum(n for (_, reason), n in parts.items() if reason == Reason.NONE.value)
+    defect, unsure = by_reason.get(Reason.DEFECT.value, 0), by_reason.get(Reason.UNSURE.value, 0)
+    return Counts(triggers=total, ok=ok, defect=defect, unsure=unsure, not_inspected=total - ok - defect - unsure)
+
+
+def rejects_by_reason(parts: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Rejected parts of a tally by reason value; reasons that never occurred are left out."""
+    total: Counter[str] = Counter()
+    for (_, reason), n in parts.items():
+        if reason != Reason.NONE.value and n:
+            total[reason] += n
+    return dict(total)
+
+
+def recent_rejects(connection: sqlite3.Connection, limit: int = 50) -> tuple[RejectRow, ...]:
+    """The last rejected parts, newest first."""
+    fields = ("seq", "utc", "serial", "camera", "reason", "top_class", "defect_probability")
+    return tuple(
+        RejectRow.model_validate(dict(zip(fields, row, strict=True))) for row in connection.execute(_REJECTS, (limit,))
+    )
+
+
+def open_alerts(connection: sqlite3.Connection, limit: int = 100) -> tuple[AlertRow, ...]:
+    """Alerts that nobody has acknowledged, newest first."""
+    fields = ("id", "utc", "kind", "message", "acknowledged_by")
+    return tuple(
+        AlertRow.model_validate(dict(zip(fields, row, strict=True))) for row in connection.execute(_ALERTS, (limit,))
+    )
+
+
+def histogram(connection: sqlite3.Connection, since_utc: str = "") -> tuple[int, ...]:
+    """Parts per bin of defect probability, over all cameras, classes and bundles, from minute `since_utc` on."""
+    bins = [0] * BINS
+    rows = connection.execute("SELECT bin, sum(parts) FROM histogram WHERE minute >= ? GROUP BY bin", (since_utc[:16],))
+    for index, parts in rows:
+        bins[index] = parts
+    return tuple(bins)
+
+
+def last_bundle(connection: sqlite3.Connection) -> str:
+    """SHA-256 of the bundle that judged the last part; empty where none was judged."""
+    row = connection.execute("SELECT bundle FROM verdict ORDER BY seq DESC LIMIT 1").fetchone()
+    return row[0] if row else ""

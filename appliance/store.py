@@ -1,0 +1,226 @@
+"""The station's database, as its only writer sees it: rows are gathered and committed in groups.
+
+SQLite in WAL mode with synchronous=FULL: a committed row survives a power cut. `commit` returns only then, and only
+rows it has committed may become a PASS.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+from appliance import history
+from appliance.audit import START, AuditEntry, chained
+from appliance.messages import AlertRow, Reason
+from appliance.schema import VERDICT_COLUMNS, migrate
+from calibration.errors import InputError
+
+BUSY_S = 2.0
+"""How long to wait for another process's transaction before giving up."""
+
+
+class StoreError(RuntimeError):
+    """The database does not take rows at the moment: no PASS may leave; try again."""
+
+
+class VerdictRow(NamedTuple):
+    """One row of table verdict; the columns are explained in `appliance.schema`."""
+
+    seq: int
+    camera: str
+    trigger: int
+    frame: str
+    serial: str
+    lot: str
+    utc: str
+    mono_ns: int
+    boot_id: str
+    decision: str | None
+    verdict: str
+    reason: str
+    detail: str
+    top_class: str
+    defect_probability: float | None
+    logits: bytes | None
+    crc: int | None
+    bundle: str
+    read_us: int
+    wait_us: int
+    engine_us: int
+    total_us: int
+
+
+_INSERT = f"INSERT INTO verdict VALUES ({','.join('?' * len(VERDICT_COLUMNS))})"  # noqa: S608  a count, no input
+_TALLY = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (camera, reason) DO UPDATE SET parts = parts + excluded.parts"
+_HISTOGRAM = (
+    "INSERT INTO histogram VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (minute, camera, class, bundle, bin) DO UPDATE SET parts = parts + excluded.parts"
+)
+
+
+class Store:
+    """Writer of one station's database.
+
+    Attributes:
+        tally: parts by (camera, reason) since the database was made, rows not yet committed included.
+        pending: rows added since the last commit, in order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open, migrate and prove writable.
+
+        Raises:
+            InputError: locked by another process, damaged, or not writable.
+        """
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            migrate(self._db)
+            self._db.execute("BEGIN IMMEDIATE")  # proves that this process may write, before any part depends on it
+            self._db.execute("COMMIT")
+            self.tally: Counter[tuple[str, str]] = history.tally(self._db)
+            last = self._db.execute("SELECT max(seq) FROM verdict").fetchone()[0]
+            head = self._db.execute("SELECT hash FROM audit ORDER BY id DESC LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise InputError(_explain(path, error)) from None
+        self.next_seq: int = (last or 0) + 1
+        self._head: str = head[0] if head else START
+        self.pending: list[VerdictRow] = []
+        self._bins: Counter[tuple[str, str, str, str, int]] = Counter()
+
+    def add(self, row: VerdictRow, bin_: int | None) -> None:
+        """Queue one row, with the bin of its defect probability where the part was judged."""
+        self.pending.append(row)
+        self.tally[row.camera, row.reason] += 1
+        if bin_ is not None:
+            self._bins[row.utc[:16], row.camera, row.top_class, row.bundle, bin_] += 1
+
+    def commit(self) -> list[VerdictRow]:
+        """Make all queued rows durable, in one transaction; returns them.
+
+        Raises:
+            StoreError: nothing was written; the rows stay queued.
+        """
+        rows = self.pending
+        if not rows:
+            return []
+        tally = Counter((row.camera, row.reason) for row in rows)
+        with self._transaction() as db:
+            db.executemany(_INSERT, rows)
+            db.executemany(_TALLY, [(*key, parts) for key, parts in tally.items()])
+            db.executemany(_HISTOGRAM, [(*key, parts) for key, parts in self._bins.items()])
+        self.pending = []
+        self._bins.clear()
+        return rows
+
+    def withhold(self, reason: Reason) -> None:
+        """Turn every queued PASS into a REJECT: their commit failed, so no PASS may ever leave for them."""
+        self.pending = [self._rejected(row, reason) for row in self.pending]
+
+    def revoke(self, rows: Sequence[VerdictRow], reason: Reason) -> None:
+        """Committed rows whose PASS came too late to be given become REJECT(reason). Raises StoreError."""
+        rejected = [self._rejected(row, reason) for row in rows]
+        moves = Counter((row.camera, row.reason) for row in rejected)
+        moves.subtract(Counter((row.camera, row.reason) for row in rows))
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE verdict SET verdict = ?, reason = ? WHERE seq = ?",
+                [(row.verdict, row.reason, row.seq) for row in rejected],
+            )
+            db.executemany(_TALLY, [(*key, parts) for key, parts in moves.items()])
+
+    def alert(self, kind: str, message: str) -> AlertRow:
+        """Write an alert, at once. Raises StoreError."""
+        now = utc_now()
+        with self._transaction() as db:
+            number = db.execute(
+                "INSERT INTO alert (utc, kind, message) VALUES (?, ?, ?) RETURNING id", (now, kind, message)
+            ).fetchone()[0]
+            self._audit(AuditEntry(now, "daemon", f"alert {number} {kind}", "", message))
+        return AlertRow(id=number, utc=now, kind=kind, message=message)
+
+    def acknowledge(self, alert: int, operator: str) -> None:
+        """An operator has seen an alert.
+
+        Raises:
+            InputError: no such open alert, or no name given.
+            StoreError: not written.
+        """
+        if not operator.strip():
+            raise InputError("operator: give the name of the person who acknowledges the alert")
+        now = utc_now()
+        with self._transaction() as db:
+            changed = db.execute(
+                "UPDATE alert SET acknowledged_by = ?, acknowledged_utc = ? WHERE id = ? AND acknowledged_by = ''",
+                (operator, now, alert),
+            ).rowcount
+            if changed != 1:
+                raise InputError(f"alert {alert}: not open; refresh the list of alerts")
+            self._audit(AuditEntry(now, operator, f"acknowledge alert {alert}", "open", "acknowledged"))
+
+    def audit(self, actor: str, action: str, old: str = "", new: str = "") -> None:
+        """Append to the audit, at once. Raises StoreError."""
+        with self._transaction():
+            self._audit(AuditEntry(utc_now(), actor, action, old, new))
+
+    def open_alerts(self) -> tuple[AlertRow, ...]:
+        """Alerts that nobody has acknowledged, newest first."""
+        return history.open_alerts(self._db)
+
+    def close(self) -> None:
+        """Close the database; queued rows that were not committed are lost, so commit first."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE ... COMMIT, or nothing at all; the audit's head moves only with the commit."""
+        head = self._head
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            self._head = head
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(f"{self.path}: {error}") from error
+            raise
+
+    def _audit(self, entry: AuditEntry) -> None:
+        self._head = chained(self._head, entry)
+        fields = (*entry, self._head)
+        self._db.execute("INSERT INTO audit (utc, actor, action, old, new, hash) VALUES (?,?,?,?,?,?)", fields)
+
+    def _rejected(self, row: VerdictRow, reason: Reason) -> VerdictRow:
+        if row.verdict != "PASS":
+            return row
+        self.tally[row.camera, row.reason] -= 1
+        self.tally[row.camera, reason.value] += 1
+        return row._replace(verdict="REJECT", reason=reason.value)
+
+
+def utc_now() -> str:
+    """ISO 8601 with microseconds and Z."""
+    return utc_text(datetime.now(timezone.utc).timestamp())
+
+
+def utc_text(seconds: float) -> str:
+    """ISO 8601, UTC, microseconds, of seconds since 1970."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _explain(path: Path, error: sqlite3.Error) -> str:
+    text = str(error)
+    if "locked" in text:
+        return f"{path}: the database is locked by another process; stop the program that holds it and start again"
+    if isinstance(error, sqlite3.OperationalError):
+        return f"{path}: {text}; set station.data to a directory that this user may write, with free space"
+    return f"{path}: {text}; move the damaged database away and start again (a new one is made)"
