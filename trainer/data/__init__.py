@@ -1,0 +1,1 @@
+"""Datasets: manifest, importers, grouped splits, near-twins, decoding."""
