@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from calibration.errors import InputError
 
@@ -29,10 +30,15 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {one_line(str(error))}", err=True)
             ctx.exit(2)
         except BrokenPipeError:
             ctx.exit(0)
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and control characters: file names and manifests are not to steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
@@ -90,11 +96,11 @@ def say(message: str) -> None:
 
 def key_values(title: str, rows: Mapping[str, object]) -> Table:
     """A two-column table."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=Text(title), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(Text(name), Text(str(value)))  # as it is: brackets in a class name are no markup
     return table
 
 

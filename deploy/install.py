@@ -16,6 +16,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
+from calibration.cli_support import one_line
 from deploy import files
 from deploy.bundle import BundleError, open_bundle
 from deploy.record import (
@@ -30,6 +31,7 @@ from deploy.record import (
     SlotRecord,
     StateRecord,
     active_bundle,
+    holds,
     open_active,
     read_history,
     read_record,
@@ -97,7 +99,7 @@ class Device:
             size = path.stat().st_size
             target = before.target(bundle.sha256)
             after = before.stage(bundle.sha256, bundle.manifest.name, size)
-            if not self._holds(target, bundle.sha256):
+            if not holds(self.root, target, bundle.sha256):
                 part = self._copied(path, target, bundle.sha256, size, progress or _silent)
                 if before[target].state is not SlotState.EMPTY:
                     record = self._write(record, before.cleared(bundle.sha256))
@@ -106,12 +108,21 @@ class Device:
             self._step(record, after, "stage", target, after[target])
             return after
 
-    def activate(self) -> Slots:
-        """The staged bundle judges, on trial. Its file is verified first. Raises as `stage`."""
+    def activate(self, sha256: str | None = None) -> Slots:
+        """The staged bundle judges, on trial. Its file is verified first.
+
+        Args:
+            sha256: the bundle that is expected to be staged; None takes whichever is.
+
+        Raises:
+            DeviceBusy: another bundle was staged meanwhile. Otherwise as `stage`.
+        """
         with self._locked():
             record = read_record(self.root)
             after = record.slots().activate()
-            if after.active is not None and not self._holds(after.active, after[after.active].sha256):
+            if sha256 is not None and after.active_slot is not None and after.active_slot.sha256 != sha256:
+                raise DeviceBusy(f"{self.root}: BUSY, another bundle was staged meanwhile; push again")
+            if after.active is not None and not holds(self.root, after.active, after[after.active].sha256):
                 raise DeviceError(f"{slot_path(self.root, after.active)}: damaged since it was staged; push it again")
             self._step(record, after, "activate", after.active, after.active_slot)
             return after
@@ -132,7 +143,7 @@ class Device:
         with self._locked():
             record = read_record(self.root)
             before = record.slots()
-            after = before.reject(sha256, one_line(reason))
+            after = before.reject(sha256, one_line(reason)[:300])
             holder = before.find(sha256)
             self._step(record, after, "reject", holder, after[holder] if holder else None)
             return after
@@ -146,8 +157,8 @@ class Device:
         with self._locked():
             record = read_record(self.root)
             before = record.slots()
-            after = before.rollback(one_line(reason))
-            if after.active is not None and not self._holds(after.active, after[after.active].sha256):
+            after = before.rollback(one_line(reason)[:300])
+            if after.active is not None and not holds(self.root, after.active, after[after.active].sha256):
                 raise DeviceError(
                     f"{slot_path(self.root, after.active)}: the earlier bundle is damaged; push a good one instead"
                 )
@@ -195,13 +206,6 @@ class Device:
         record = StateRecord()
         files.write_durably(self.root / STATE, _encoded(record))
         return record
-
-    def _holds(self, name: SlotName, sha256: str) -> bool:
-        """Whether the slot's file is this bundle, every byte of it."""
-        try:
-            return open_bundle(slot_path(self.root, name)).sha256 == sha256
-        except BundleError:
-            return False
 
     def _copied(self, path: Path, target: SlotName, sha256: str, size: int, progress: Report) -> Path:
         """A verified copy beside the slot's bundle, not yet in its place."""
@@ -253,12 +257,6 @@ class Device:
 
 
 _OURS = {STATE, STATE + files.PART, HISTORY, LOCK, SLOTS}
-
-
-def one_line(reason: str) -> str:
-    """A reason fit for a log and a screen: one line of printable characters, at most 300 of them."""
-    clean = "".join(c if c.isprintable() else " " for c in reason)
-    return " ".join(clean.split())[:300]
 
 
 def _explained(error: OSError, root: Path) -> DeviceError:

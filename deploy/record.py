@@ -11,13 +11,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calibration.errors import InputError
-from deploy.bundle import Bundle, open_bundle
+from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
 
 BUNDLE = "bundle.lgb"
@@ -158,3 +160,34 @@ def read_history(root: Path) -> list[HistoryLine]:
         except ValidationError:
             continue
     return lines
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """All there is to tell of a device.
+
+    Attributes:
+        record: state.json.
+        intact: per slot that is not empty, whether its file is the bundle that the record names, every byte of it.
+        history: the last steps, oldest first.
+    """
+
+    record: StateRecord
+    intact: Mapping[SlotName, bool]
+    history: tuple[HistoryLine, ...]
+
+
+def read_status(root: Path, steps: int = 5) -> DeviceStatus:
+    """The state of a device, its files verified, and its last `steps` steps. Raises DeviceError as `read_state`."""
+    record = read_record(root)
+    slots = record.slots()
+    intact = {n: holds(root, n, slots[n].sha256) for n in SLOT_NAMES if slots[n].state is not SlotState.EMPTY}
+    return DeviceStatus(record, intact, tuple(read_history(root)[-steps:]) if steps > 0 else ())
+
+
+def holds(root: Path, name: SlotName, sha256: str) -> bool:
+    """Whether the file in a slot is this bundle, every byte of it."""
+    try:
+        return open_bundle(slot_path(root, name)).sha256 == sha256
+    except BundleError:
+        return False
