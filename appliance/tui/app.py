@@ -16,12 +16,14 @@ from textual.content import Content
 from textual.theme import Theme
 from textual.widget import Widget
 
+from appliance.config import Station
 from appliance.tui import panels
 from appliance.tui.dialogs import AcknowledgeDialog, HelpScreen, OperatorDialog, operator_name
 from appliance.tui.feed import Feed, StatusSource
 from appliance.tui.histogram import histogram_lines
 from appliance.tui.panels import Lines, View
 from appliance.tui.poller import AcknowledgeDone, DaemonSilent, Poller, StatusArrived
+from appliance.tui.station import StationSource
 from appliance.tui.text import clean
 from calibration.errors import InputError
 
@@ -224,7 +226,9 @@ class LineguardApp(App[None]):
     def _with_feed(self, feed: Feed) -> View:
         """The selection stays on its alert while that is open, however the list moves; else on the newest."""
         ids = [alert.id for alert in feed.open_alerts]
-        selected = self.view.selected if self.view.selected in ids else (ids[0] if ids else None)
+        selected = self.view.selected
+        if feed.live and selected not in ids:
+            selected = ids[0] if ids else None
         return replace(self.view, feed=feed, now=self._utc(), selected=selected)
 
     def _show(self, view: View) -> None:
@@ -233,12 +237,16 @@ class LineguardApp(App[None]):
             section.show(view)
 
 
-def run_app(source: StatusSource, operator: str = "") -> None:
-    """Show the screen until the operator leaves it.
+def run_tui(station: Station, operator: str = "") -> None:
+    """Show a station until the operator leaves the screen.
+
+    Args:
+        station: as load_station gives it.
+        operator: name recorded with acknowledgements; asked for at the first one when empty.
 
     Raises:
         InputError: standard input or error is no terminal.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InputError("the operator's screen needs a terminal; `appliance status` prints the same numbers anywhere")
-    LineguardApp(source, operator).run(mouse=False)
+    LineguardApp(StationSource(station), operator).run(mouse=False)

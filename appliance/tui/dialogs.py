@@ -16,12 +16,11 @@ from appliance.messages import AlertRow
 from appliance.tui.panels import DEFECT, MISSED, OK, UNSURE
 from appliance.tui.text import clean, moment
 
-
 NAME_LENGTH = 32
 
 
 def operator_name(typed: str) -> str:
-    """The name as it may be recorded: harmless characters, no blanks around it, at most 32 of them; empty when none is left."""
+    """The name as it may be recorded: at most 32 harmless characters, no blanks around them; perhaps empty."""
     return clean(typed[:NAME_LENGTH]).replace("\ufffd", "").strip()
 
 

@@ -59,7 +59,7 @@ def _drift_line(view: View, width: int) -> Content:
     if drift is None:
         return Content(f" drift {UNKNOWN}").stylize("$dim")
     if not drift.parts:
-        return Content(" drift: too few parts yet").stylize("$dim")
+        return Content(" drift: too few parts").stylize("$dim")
     word = "DRIFT" if drift.drifting else "drift"
     sign = ">" if drift.kl > drift.limit else "≤"
     style = "bold $text-warning" if drift.drifting else "$dim"

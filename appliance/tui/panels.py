@@ -66,7 +66,7 @@ STATES = {
     State.DEGRADED: StateText(UNSURE, "warning", "parts are being judged; look at the alerts"),
     State.HOLD: StateText(DEFECT, "bad", "every part is rejected"),
     State.FAULT: StateText(DEFECT, "bad", "every part is rejected until the fault is repaired"),
-    State.STOPPED: StateText(MISSED, "waiting", "the daemon has stopped; no part gets a PASS"),
+    State.STOPPED: StateText(MISSED, "waiting", "no part gets a PASS"),
 }
 
 
@@ -96,7 +96,7 @@ def title_lines(view: View, width: int, height: int) -> Lines:
     """Product, station, bundle, clock."""
     status = view.feed.last
     station = clean(status.station) if status else ""
-    bundle = f"{clean(status.bundle_name, 32)} {clean(status.bundle_sha256)[:8]}" if status else ""
+    bundle = f"{clean(status.bundle_name, 32)} {clean(status.bundle_sha256)[:8]}".strip() if status else ""
     clock = f"{view.now.astimezone(view.zone):%H:%M:%S %Z}"
     left = Content.assemble((" Lineguard", "bold $primary"), "  ", (station, "bold"))
     room = max(0, width - left.cell_length - len(clock) - 6)
@@ -120,8 +120,9 @@ def banner_lines(view: View, width: int, height: int) -> Lines:
     reason = clean(status.state_reason, 400)
     cameras = "  ".join(f"{clean(name, 16)}: {clean(said, 24)}" for name, said in sorted(status.cameras.items()))
     detail = f"why: {reason}" if reason else (f"camera {cameras}" if cameras else f"engine {clean(status.engine)}")
+    aside = f"up {duration(status.uptime_s)}" if status.uptime_s else "counts from the database"
     return [
-        _banner_head(f"{state.sign} {status.state.value}", state.meaning, f"up {duration(status.uptime_s)}", width),
+        _banner_head(f"{state.sign} {status.state.value}", state.meaning, aside, width),
         *_indented(detail, width),
     ]
 
@@ -160,13 +161,14 @@ def figure_lines(view: View, width: int, height: int) -> Lines:
     values = [UNKNOWN] * 5
     if status:
         c = status.counts
+        running = status.uptime_s > 0  # the database knows no pace
         inspected = c.triggers - c.not_inspected
         values = [
             percent(wilson(c.ok, inspected).value),
             percent(wilson(inspected, c.triggers).value),
-            per_second(status.rate),
-            milliseconds(status.latency.p50) if c.triggers else UNKNOWN,
-            milliseconds(status.latency.p99) if c.triggers else UNKNOWN,
+            per_second(status.rate) if running else UNKNOWN,
+            milliseconds(status.latency.p50) if running and c.triggers else UNKNOWN,
+            milliseconds(status.latency.p99) if running and c.triggers else UNKNOWN,
         ]
     labels = ["Yield", "Availability", "Throughput", "Latency p50", "Latency p99"]
     column = max(13, (width - 2) // 5)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import re
 from datetime import datetime, timedelta, timezone
+from typing import cast
+
+from textual.app import App
+from textual.pilot import Pilot
 
 from appliance.messages import AlertRow, Counts, Drift, Latency, Reason, RejectRow, State, Status
 from appliance.tui.app import LineguardApp
@@ -123,3 +129,23 @@ def app_on(source: FixedSource, clock: Clock | None = None, operator: str = "", 
     """The screen on fixed data and a fixed clock, asking quickly so that tests need not wait."""
     clock = clock or Clock()
     return LineguardApp(source, operator, utc=clock.utc, monotonic=clock.monotonic, zone=ZONE, poll_s=poll_s)
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    """Wait until the screen has heard from its source, one way or the other."""
+    app = cast(LineguardApp, pilot.app)
+    for _ in range(500):
+        if app.view.feed.live or app.view.feed.trouble:
+            break
+        await pilot.pause(0.01)
+    await pilot.pause()
+
+
+def screen_text(app: App[None]) -> str:
+    """What the terminal would show, without colours: the text of a screenshot, line by line."""
+    svg = app.export_screenshot()
+    lines: dict[float, str] = {}
+    for x, y, text in re.findall(r'<text class="[^"]*-r\d+" x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)</text>', svg):
+        row = lines.setdefault(float(y), "")
+        lines[float(y)] = row.ljust(round(float(x) / 12.2)) + html.unescape(text).replace("\xa0", " ")
+    return "\n".join(line.rstrip() for _, line in sorted(lines.items()))
