@@ -74,12 +74,14 @@ class Device:
         root: the directory; `stage` makes it when it is missing.
         who: for the history; user@machine when None.
         wait_s: how long to wait for another process's lock before DeviceBusy.
+        headroom: bytes that must stay free beside a new bundle.
     """
 
-    def __init__(self, root: Path, who: str | None = None, wait_s: float = 0.0) -> None:
+    def __init__(self, root: Path, who: str | None = None, wait_s: float = 0.0, headroom: int = HEADROOM) -> None:
         self.root = root
         self.who = who or somebody()
         self.wait_s = wait_s
+        self.headroom = headroom
 
     def stage(self, path: Path, progress: Report | None = None) -> Slots:
         """Verify a bundle, copy it into the spare slot, verify the copy.
@@ -212,10 +214,9 @@ class Device:
         for name in SLOT_NAMES:  # left by a power cut
             slot_path(self.root, name).with_name(BUNDLE + files.PART).unlink(missing_ok=True)
         free = files.free_bytes(self.root)
-        if free < size + HEADROOM:
-            raise DeviceError(
-                f"{self.root}: {free // 2**20} MiB free, {(size + HEADROOM) // 2**20 + 1} MiB needed; free some space"
-            )
+        needed = size + self.headroom
+        if free < needed:
+            raise DeviceError(f"{self.root}: {free >> 20} MiB free, {(needed >> 20) + 1} MiB needed; free some space")
         part = slot_path(self.root, target).with_name(BUNDLE + files.PART)
         try:
             files.copy_part(path, slot_path(self.root, target), progress)
@@ -263,6 +264,7 @@ def _explained(error: OSError, root: Path) -> DeviceError:
     remedies = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some space",
+        errno.EFBIG: "raise the limit on the size of files",
         errno.EACCES: "run as the user who owns the device root",
         errno.EPERM: "run as the user who owns the device root",
         errno.EROFS: "the file system is mounted read-only",
