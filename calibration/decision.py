@@ -38,7 +38,7 @@ class DecisionRule:
         model_sha256, preprocess_sha256: what the rule was fitted on.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     classes: tuple[str, ...]
     ok_class: str

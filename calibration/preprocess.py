@@ -42,7 +42,7 @@ class PreprocessSpec:
             A frame outside them is from another camera or lens and is refused.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     height: int
     width: int

@@ -19,9 +19,10 @@ import hashlib
 import io
 import json
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from calibration.errors import InputError
 from calibration.images import ImageError, decode_image
@@ -42,9 +43,10 @@ HEADER = 8 + 4 + 8 + 32
 MAX_BYTES = 512 * 2**20
 MAX_MEMBERS = 300
 NAMES = re.compile(
-    r"manifest\.json|model\.(cpu|trt)\.onnx|golden/\d{3}\.png|golden/expected\.json|report\.html|sbom\.cdx\.json"
+    r"manifest\.json|model\.(cpu|trt)\.onnx|golden/[0-9]{3}\.png|golden/expected\.json|report\.html|sbom\.cdx\.json"
 )
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a ZIP can say: equal contents give equal files
+GOLDENS = TypeAdapter(list[Golden])
 
 
 class BundleError(InputError):
@@ -89,7 +91,7 @@ class Bundle:
 
     def goldens(self) -> list[GoldenFrame]:
         """The golden frames, decoded, with their expected logits."""
-        expected = [Golden.model_validate(item) for item in json.loads(self.members["golden/expected.json"])]
+        expected = GOLDENS.validate_json(self.members["golden/expected.json"])
         frames = []
         for golden in expected:
             try:
@@ -157,12 +159,14 @@ def parse_bundle(data: bytes, path: Path) -> Bundle:
     members = _members(payload, path)
     try:
         raw: Any = json.loads(members["manifest.json"])
-        if not isinstance(raw, dict) or raw.get("schema_version") != 1:
-            version = raw.get("schema_version") if isinstance(raw, dict) else None
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if version != 1 or isinstance(version, bool):
             raise BundleError(f"{path}: manifest schema_version is {version!r}; this program reads 1")
         manifest = Manifest.model_validate_json(members["manifest.json"])
     except KeyError:
         raise BundleError(f"{path}: no manifest.json inside; make the bundle again") from None
+    except RecursionError:
+        raise BundleError(f"{path}: manifest.json is nested without end; make the bundle again") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -194,17 +198,36 @@ def _members(payload: bytes, path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            if len(entries) > MAX_MEMBERS or len(set(names)) != len(names):
-                raise BundleError(f"{path}: {len(entries)} members, or a name that occurs twice; refused")
-            for entry in entries:
-                if not NAMES.fullmatch(entry.filename):
-                    raise BundleError(f"{path}: member {entry.filename[:80]!r} has no place in a bundle")
-                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                    raise BundleError(f"{path}: member {entry.filename} is compressed; bundles store their files")
+            _check_entries(entries, len(payload), path)
             return {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except BundleError:
+        raise
+    # zipfile lets through whatever its own parsing of a hostile archive stumbles over
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        ArithmeticError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise BundleError(f"{path}: the archive inside is not readable ({error})") from None
+
+
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, path: Path) -> None:
+    names = [entry.filename for entry in entries]
+    if len(entries) > MAX_MEMBERS or len(set(names)) != len(names):
+        raise BundleError(f"{path}: {len(entries)} members, or a name that occurs twice; refused")
+    for entry in entries:
+        if not NAMES.fullmatch(entry.filename):
+            raise BundleError(f"{path}: member {entry.filename[:80]!r} has no place in a bundle")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise BundleError(f"{path}: member {entry.filename} is compressed; bundles store their files")
+    # members that overlap could make a small archive fill the memory
+    if sum(entry.file_size for entry in entries) > size:
+        raise BundleError(f"{path}: its members claim more bytes than the archive has; refused")
 
 
 def _check_members(manifest: Manifest, members: Mapping[str, bytes], path: Path) -> None:
@@ -223,14 +246,23 @@ def _check_members(manifest: Manifest, members: Mapping[str, bytes], path: Path)
             raise BundleError(f"{path}: variant {name}: the decision rule was fitted on another preprocessing")
         if variant.rule.classes != manifest.classes or variant.rule.ok_class != manifest.ok_class:
             raise BundleError(f"{path}: variant {name}: its classes are not those of the manifest")
+    _check_goldens(manifest, members, path)
+
+
+def _check_goldens(manifest: Manifest, members: Mapping[str, bytes], path: Path) -> None:
+    """The device can check every variant of the bundle on its golden frames."""
     try:
-        goldens = [Golden.model_validate(item) for item in json.loads(members["golden/expected.json"])]
-    except (ValueError, TypeError) as error:
-        raise BundleError(f"{path}: golden/expected.json: {error}") from None
+        goldens = GOLDENS.validate_json(members["golden/expected.json"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path}: golden/expected.json, {where}: {first['msg']}; make the bundle again") from None
     if not goldens:
         raise BundleError(f"{path}: no golden frames; a bundle that cannot be checked is refused")
     for golden in goldens:
         if golden.frame not in members or set(golden.logits) != set(manifest.variants):
             raise BundleError(f"{path}: golden {golden.frame}: its frame or a variant's logits are missing")
+        if golden.label not in manifest.classes:
+            raise BundleError(f"{path}: golden {golden.frame}: its label {golden.label!r} is none of the classes")
         if any(len(row) != len(manifest.classes) for row in golden.logits.values()):
             raise BundleError(f"{path}: golden {golden.frame}: logits do not match the {len(manifest.classes)} classes")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AllowInfNan, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from calibration.decision import DecisionRule
+from calibration.histogram import BINS
 from calibration.metrics import Interval
 from calibration.preprocess import PreprocessSpec
 
@@ -32,7 +33,7 @@ Finite = Annotated[float, AllowInfNan(False)]
 class Strict(BaseModel):
     """Base of all models here: frozen, no unknown fields, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Parity(Strict):
@@ -58,12 +59,12 @@ class Baseline(Strict):
     counts: parts per equal-width bin over [0, 1] (calibration.histogram.BINS of them).
     """
 
-    counts: tuple[int, ...] = Field(min_length=2)
+    counts: tuple[int, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> Baseline:
-        if min(self.counts) < 0 or sum(self.counts) < 1:
-            raise ValueError("counts must be >= 0 and not all zero")
+        if min(self.counts) < 0 or sum(self.counts) < 1 or len(self.counts) != BINS:
+            raise ValueError(f"counts must be {BINS} numbers >= 0 and not all zero")
         return self
 
 
