@@ -159,9 +159,9 @@ def read_dataset(folder: Path) -> Dataset:
     """Read DATA.
 
     Raises:
-        InputError: whatever is wrong, naming file, line, field and remedy: a missing or empty file, an unknown or
-            missing column or field, another version, an unknown label or split, soft labels that are no probabilities, a path
-            given twice, a group cut by a split, a missing image folder.
+        InputError: whatever is wrong, naming file, line, field and remedy: a missing or empty file, an unknown
+            or missing column or field, another version, an unknown label or split, soft labels that are no
+            probabilities, a path given twice, a group cut by a split, a missing image folder.
     """
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: no dataset in it ({SETTINGS} is missing); make one with `trainer import`")

@@ -38,14 +38,14 @@ def grouped_split(
     Args:
         labels: int (n,), >= 0: what to keep in proportion; strata finer than the classes are welcome.
         groups: (n,) names; images of one group stay together.
-        fractions: shares of train, val and test: each >= 0, train > 0, sum 1.
+        fractions: shares of train, val and test: each >= 0, sum 1.
 
     Raises:
         InputError: fractions are no shares, nothing to split, or fewer groups than splits.
     """
     shares = np.asarray(fractions, dtype=np.float64)
-    if not np.isfinite(shares).all() or (shares < 0).any() or shares[0] <= 0 or abs(shares.sum() - 1) > 1e-6:
-        raise InputError(f"split fractions {fractions}: each must be >= 0, train above 0, and their sum 1")
+    if not np.isfinite(shares).all() or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
+        raise InputError(f"split fractions {fractions}: each must be >= 0, and their sum 1")
     used = [part for part in PRIORITY if shares[part] > 0]
     counts, members = _by_group(labels, groups)
     if len(counts) < len(used):
