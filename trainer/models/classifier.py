@@ -75,6 +75,9 @@ class Classifier(nn.Module):
     float.
     """
 
+    feature_mean: Tensor
+    feature_scale: Tensor
+
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
@@ -88,6 +91,9 @@ class Classifier(nn.Module):
         if config.pooling == "mean+max":
             features = 2 * (features + self.backbone.mid_channels)
         self.features = features
+        # Standardised features: a stride-16 map moves tens of units, a mean after ReLU6 tenths of one.
+        self.register_buffer("feature_mean", torch.zeros(features))
+        self.register_buffer("feature_scale", torch.ones(features))
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(features, config.classes)
         # Zero: every class equally likely before training, whatever the seed.
@@ -118,7 +124,8 @@ class Classifier(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Pooled features (N, features) -> logits (N, classes)."""
-        logits: Tensor = self.linear(self.dropout(features))
+        standard = (features - self.feature_mean) * self.feature_scale
+        logits: Tensor = self.linear(self.dropout(standard))
         return logits
 
     def forward(self, frames: Tensor) -> Tensor:

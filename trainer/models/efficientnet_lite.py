@@ -134,6 +134,11 @@ class EfficientNetLite(nn.Module):
             x = stage(x)
         return x
 
+    def freeze_lower(self, stages: int) -> None:
+        """Keep the weights that :meth:`lower` uses as they are: they take no gradient."""
+        for part in (self.stem, *self.stages[:stages]):
+            part.requires_grad_(False)
+
     def upper(self, x: Tensor, stages: int) -> tuple[Tensor, Tensor]:
         """Output of :meth:`lower` -> (stride-16 map (N, mid_channels, ., .), last map (N, 1280, ., .), stride
         32).

@@ -61,6 +61,9 @@ class TimmBackbone(nn.Module):
         self.scale = (128 / 255) / std
         self.shift = (127 / 255 - mean) / std
 
+    def freeze_lower(self, stages: int) -> None:
+        """Nothing: ``lower`` has no weights here."""
+
     def lower(self, x: Tensor, stages: int) -> Tensor:
         """(N, C, H, W) pixels normalised to about -1..1 -> the same in timm's normalisation. ``stages`` is
         moot.

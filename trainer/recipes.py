@@ -1,0 +1,139 @@
+"""Recipes: everything training may be told, as values; and the input size, chosen from the frames."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from calibration.errors import InputError
+from trainer.models.classifier import Pooling
+
+Flips = Literal["none", "horizontal", "vertical", "both"]
+
+PIXEL_BUDGET = 640 * 640
+"""Largest input area in pixels: beyond it a batch no longer fits the time between parts on a small CPU."""
+
+SHORT_SIDE = 96
+"""Smallest short side in pixels: three positions of a stride-32 map, so that pooling still sees places."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. ``Recipe.from_json(r.to_json()) == r``.
+
+    Attributes:
+        name: for run.json.
+        backbone, pooling, dropout: see ClassifierConfig.
+        epochs: passes over the training frames in which the upper backbone learns; 0 trains the head alone.
+        frozen_stages: 0..5 lower stages that keep ImageNet's weights; what they compute is cached.
+        flips: mirrored copies to learn from. Not for parts whose left and right mean different things.
+        jitter: 0..1; each copy's contrast and brightness vary by up to this share (lamps age).
+        batch: frames a step. learning_rate, weight_decay: of AdamW. warmup: share of the steps, 0..1.
+        head_rate: the head's learning rate as a share of the backbone's; it starts from a fit, not from
+        nothing. ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
+        patience: epochs without a better validation score before stopping early.
+        gamma: >= 0, of the focal loss; 0 is cross-entropy.
+        balance: 0 <= balance < 1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike.
+        soft_labels: learn the annotators' doubt, where the manifest has it, instead of the label.
+        head_penalties: L2 strengths tried for the head on frozen features; validation picks one.
+    """
+
+    name: str
+    backbone: str = "efficientnet-lite0"
+    pooling: Pooling = "mean+max"
+    dropout: float = 0.3
+    epochs: int = 0
+    frozen_stages: int = 3
+    flips: Flips = "both"
+    jitter: float = 0.0
+    batch: int = 32
+    learning_rate: float = 5e-4
+    head_rate: float = 0.1
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    ema: float = 0.99
+    patience: int = 4
+    gamma: float = 0.0
+    balance: float = 0.0
+    soft_labels: bool = True
+    head_penalties: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "epochs": self.epochs >= 0,
+            "frozen_stages": 0 <= self.frozen_stages <= 5,
+            "flips": self.flips in get_args(Flips),
+            "jitter": 0 <= self.jitter < 1,
+            "batch": self.batch >= 1,
+            "learning_rate": self.learning_rate > 0,
+            "head_rate": self.head_rate >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": 0 <= self.warmup <= 1,
+            "ema": 0 <= self.ema < 1,
+            "patience": self.patience >= 1,
+            "gamma": self.gamma >= 0,
+            "balance": 0 <= self.balance < 1,
+            "head_penalties": len(self.head_penalties) > 0 and min(self.head_penalties) > 0,
+        }
+        for field, fine in bounds.items():
+            if not fine:
+                raise InputError(f"recipe {self.name}: {field} is {getattr(self, field)!r}, out of range")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "head_penalties": list(self.head_penalties)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Recipe:
+        """Inverse of :meth:`to_json`; an unknown field raises InputError."""
+        if unknown := set(values) - {field.name for field in fields(cls)}:
+            raise InputError(f"recipe: unknown field {sorted(unknown)[0]!r}; remove it")
+        return cls(**{**values, "head_penalties": tuple(values["head_penalties"])})
+
+
+QUICK = Recipe("quick", flips="horizontal")
+"""Frozen backbone, logistic head: minutes. For the demo, and to see whether the pictures hold the answer."""
+
+FULL = Recipe("full", epochs=10)
+"""The head as in QUICK, then the upper stages learn with it."""
+
+RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL)}
+
+
+def choose_input_size(
+    heights: tuple[int, int], widths: tuple[int, int], pixel_budget: int = PIXEL_BUDGET
+) -> tuple[int, int, str]:
+    """Input size of the model from the sizes of the frames.
+
+    Thin defects vanish when a frame is made smaller, so the size of the largest frames is kept, whole and
+    with its aspect ratio, up to ``pixel_budget``; frames too small for a stride-32 network are enlarged.
+
+    Args:
+        heights, widths: inclusive (least, most) of the frames, in pixels, each >= 1.
+        pixel_budget: largest height * width.
+
+    Returns:
+        (height, width, reason): pixels, and a sentence for run.json and the report.
+    """
+    height, width = heights[1], widths[1]
+    seen = f"frames are {_span(widths)} wide and {_span(heights)} high"
+    short = min(height, width)
+    if height * width > pixel_budget:
+        scale = math.sqrt(pixel_budget / (height * width))
+        size = (max(1, math.floor(height * scale)), max(1, math.floor(width * scale)))
+        why = f"reduced to stay within {pixel_budget} pixels; defects thinner than {1 / scale:.1f} px may be lost"
+    elif short < SHORT_SIDE:
+        scale = SHORT_SIDE / short
+        size = (math.ceil(height * scale), math.ceil(width * scale))
+        if size[0] * size[1] > pixel_budget:  # a thin strip
+            return choose_input_size((size[0], size[0]), (size[1], size[1]), pixel_budget)
+        why = f"enlarged so that the short side has the {SHORT_SIDE} pixels a stride-32 network needs"
+    else:
+        size, why = (height, width), "the largest frames are kept at native size, so thin defects stay visible"
+    return *size, f"{seen}; {why} ({size[1]}x{size[0]})"
+
+
+def _span(least_most: tuple[int, int]) -> str:
+    least, most = least_most
+    return f"{most} px" if least == most else f"{least} to {most} px"

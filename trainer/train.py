@@ -1,0 +1,232 @@
+"""Training, top to bottom: pixels, frozen features, head, then the upper backbone; into a run folder.
+
+Everything random is drawn from (seed, epoch), so a run is the same to the last bit on one machine with the
+same number of threads, and a run that was killed and started again equals one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer.checkpoint import Progressed, State
+from trainer.data.loader import LoadedSplit, load_split
+from trainer.data.manifest import Dataset
+from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
+from trainer.head import fit_head, validation_score
+from trainer.losses import class_balanced_weights, focal_loss
+from trainer.models.classifier import Classifier, save_run_model
+from trainer.recipes import Recipe
+from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, claim, plan, scores_of, write_json
+
+LEAST_STEPS = 16
+"""Steps an epoch has at least: a set of forty frames learns nothing from two."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run came to.
+
+    Attributes:
+        run: its folder. settings: what it was told, with the input size and its reason.
+        epochs: done in all; best_epoch: whose weights were kept (0: the head on the frozen backbone).
+        val_score: NLL of the validation split at its best temperature, nats; lower is better.
+        seconds: wall time of this call.
+    """
+
+    run: Path
+    settings: RunSettings
+    epochs: int
+    best_epoch: int
+    val_score: float
+    seconds: float
+
+
+def train(
+    dataset: Dataset,
+    run: Path,
+    recipe: Recipe,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Train a classifier on the dataset's train split, choose by its val split, score val and test.
+
+    Writes into ``run``: run.json, model.safetensors, log.jsonl, scores.val.csv, scores.test.csv and, where
+    the backbone learns, checkpoint/. Started again after a kill it goes on from the last whole epoch. Seeds
+    torch's global generator.
+
+    Args:
+        size: (height, width) of the input instead of the one chosen from the frames.
+        progress: called with (what is being done, how many are done, of how many).
+
+    Raises:
+        InputError: the dataset cannot be trained on, or the run folder holds another training.
+    """
+    started = time.monotonic()
+    keep_freed_memory()
+    settings = plan(dataset, recipe, seed, size)
+    claim(run, settings)
+    splits = {name: _load(dataset, settings, name, progress) for name in ("train", "val", "test")}
+    fold = Fold(splits["train"], splits["val"], recipe, seed)
+
+    model = Classifier(settings.model)
+    model.load_imagenet()
+    model.backbone.freeze_lower(recipe.frozen_stages)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lower = Activations(model, fold.train.images, recipe.frozen_stages, recipe.flips, recipe.jitter, seed)
+    lower.fill(progress, "frozen layers")
+    lower_val = Activations(model, fold.val.images, recipe.frozen_stages)
+    lower_val.fill(progress, "frozen layers (validation)")
+
+    state = start(model, recipe)
+    if not state.restore(run / CHECKPOINT, settings.fingerprint):
+        state.at.best_score = start_head(model, fold, lower, lower_val, progress)
+        state.keep_best()
+    for _ in fine_tune(model, fold, lower, lower_val, state, progress):
+        state.save(run / CHECKPOINT, settings.fingerprint)
+
+    state.load(state.best)
+    save_run_model(model, dataset.classes, run / MODEL)
+    for name in ("val", "test"):
+        logits = predict(model, splits[name].images, progress, f"scoring {name}")
+        scores_of(settings, splits[name], logits).write(run / f"scores.{name}.csv")
+    (run / LOG).write_text("".join(json.dumps(line) + "\n" for line in state.at.history), encoding="utf-8")
+    at = state.at
+    result = TrainResult(run, settings, at.epoch, at.best_epoch, at.best_score, time.monotonic() - started)
+    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch, "val_score": at.best_score}
+    write_json(run / SETTINGS, {**settings.to_json(), **outcome, "seconds": round(result.seconds, 1)})
+    return result
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is learned from, and what it is chosen by."""
+
+    train: LoadedSplit
+    val: LoadedSplit
+    recipe: Recipe
+    seed: int
+
+    @property
+    def targets(self) -> NDArray[np.float32]:
+        """float32 (n, classes): the doubt of the annotators, or one-hot labels where the recipe ignores
+        it.
+        """
+        one_hot = np.eye(self.train.soft.shape[1], dtype=np.float32)[self.train.labels]
+        return self.train.soft.copy() if self.recipe.soft_labels else one_hot
+
+    @property
+    def class_weights(self) -> Tensor:
+        """float32 (classes,), mean 1 over the training samples."""
+        counts = np.bincount(self.train.labels, minlength=self.train.soft.shape[1])
+        return class_balanced_weights(counts, self.recipe.balance)
+
+
+def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Activations, progress: Progress) -> float:
+    """Fit the linear head on the frozen backbone's features; returns its validation score.
+
+    Fine-tuning starts from it too: a random head would first tear the pretrained features apart (Kumar et
+    al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022).
+    """
+    model.eval()
+    features = embed_all(model, lower, progress, "features")
+    return fit_head(
+        model,
+        features.reshape(-1, model.features),
+        np.tile(fold.targets, (len(features), 1)),
+        embed_all(model, lower_val, progress, "features (validation)")[0],
+        fold.val.labels,
+        fold.recipe,
+        fold.class_weights,
+    ).score
+
+
+def start(model: Classifier, recipe: Recipe) -> State:
+    """A state at epoch 0: AdamW without decay on biases and norms, a gentler rate for the fitted head."""
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups = []
+    for in_head in (False, True):
+        for decays in (True, False):
+            chosen = [p for n, p in weights.items() if n.startswith("linear.") == in_head and (p.ndim > 1) == decays]
+            decay = recipe.weight_decay if decays else 0.0
+            groups.append({"params": chosen, "weight_decay": decay, "share": recipe.head_rate if in_head else 1.0})
+    fixed = {"feature_mean": model.feature_mean, "feature_scale": model.feature_scale}
+    return State(weights, fixed, torch.optim.AdamW(groups, lr=recipe.learning_rate), Progressed())
+
+
+def fine_tune(
+    model: Classifier, fold: Fold, lower: Activations, lower_val: Activations, state: State, progress: Progress
+) -> Iterator[Progressed]:
+    """Train everything above the frozen stages, yielding after each epoch; the best weights are
+    ``state.best``.
+
+    AdamW (Loshchilov & Hutter, ICLR 2019), cosine learning rate after a warm-up, running average of the
+    weights; stops early when the validation score has not improved for ``recipe.patience`` epochs.
+    """
+    recipe = fold.recipe
+    targets, class_weights = torch.from_numpy(fold.targets), fold.class_weights
+    steps = max(len(fold.train.labels) // recipe.batch, LEAST_STEPS)
+    while state.at.epoch < recipe.epochs and state.at.epoch - state.at.best_epoch < recipe.patience:
+        epoch, losses = state.at.epoch, []
+        torch.manual_seed(fold.seed * 10_007 + epoch)  # of dropout
+        model.train()
+        for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, (fold.seed, epoch)):
+            set_rate(state.optimiser, recipe, state.at.step / (recipe.epochs * steps))
+            logits = model.classify(model.embed(lower.get(rows, copies), recipe.frozen_stages))
+            loss = focal_loss(logits, targets[torch.from_numpy(rows)], recipe.gamma, class_weights)
+            state.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            state.optimiser.step()
+            state.step(recipe.ema)
+            losses.append(loss.item())
+            progress(f"epoch {epoch + 1} of {recipe.epochs}", len(losses), steps)
+        with state.averaged_weights():
+            val_logits = predict_lower(model, lower_val)
+            score = validation_score(val_logits, fold.val.labels)
+            accuracy = float((val_logits.argmax(1) == fold.val.labels).mean())
+            state.finish_epoch(score, {"loss": float(np.mean(losses)), "val_accuracy": accuracy})
+        yield state.at
+
+
+def predict_lower(model: Classifier, lower: Activations) -> NDArray[np.float32]:
+    """Logits of every frame from its cached activations: float32 (n, classes)."""
+    model.eval()
+    features = embed_all(model, lower, silent, "")[0]
+    with torch.no_grad():
+        logits: NDArray[np.float32] = model.classify(torch.from_numpy(features)).numpy()
+    return logits
+
+
+def draw_batches(
+    frames: int, copies: int, steps: int, batch: int, key: tuple[int, int]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """``steps`` batches of (frame, copy) indices, int64 (batch,) each: every frame once before any comes
+    again.
+    """
+    rng = np.random.default_rng([2, *key])
+    rounds = -(-steps * batch // frames)
+    rows = np.concatenate([rng.permutation(frames) for _ in range(rounds)])
+    for start_row in range(0, steps * batch, batch):
+        yield rows[start_row : start_row + batch], rng.integers(0, copies, batch)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> None:
+    """Learning rate after the share ``done`` (0..1) of all steps: linear warm-up, cosine to zero."""
+    warm = min(1.0, done / recipe.warmup) if recipe.warmup else 1.0
+    rate = recipe.learning_rate * warm * (1 + math.cos(math.pi * done)) / 2
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["share"]
+
+
+def _load(dataset: Dataset, settings: RunSettings, name: str, progress: Progress) -> LoadedSplit:
+    return load_split(dataset, settings.spec, name, lambda done, total: progress(f"reading {name}", done, total))
