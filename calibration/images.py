@@ -1,7 +1,8 @@
 """Decoding image files, the same way in training and on the line.
 
-A compressed picture is untrusted input: its size is read from the header by OpenCV and refused above
-`MAX_PIXELS` before a pixel is decoded (a 389 kB PNG can otherwise claim gigabytes).
+A compressed picture is untrusted input: its size is read from the header and refused above `MAX_PIXELS` before a
+pixel is decoded (a 389 kB PNG can otherwise claim gigabytes). OpenCV has such a limit too, but only takes it from the
+environment at its first import, which may have come before ours.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import os
 from pathlib import Path
 
 MAX_PIXELS = 64_000_000
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read by OpenCV at import
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
+from calibration.imagesize import claimed_size  # noqa: E402
 from calibration.preprocess import Frame  # noqa: E402
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
@@ -30,17 +32,23 @@ def decode_image(data: bytes, channels: int, name: str = "image") -> Frame:
     16-bit images are reduced to their upper 8 bits. EXIF rotation is ignored: a camera's pixels stay where they are.
 
     Raises:
-        ImageError: empty, truncated so that nothing decodes, too large, or no image at all.
+        ImageError: empty, truncated, of more than MAX_PIXELS, or no PNG, JPEG, BMP or TIFF.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    try:
+        height, width = claimed_size(data)
+    except ValueError as error:
+        raise ImageError(f"{name}: not a readable image ({error})") from None
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{name}: {width}x{height} pixels are more than the {MAX_PIXELS} that are read")
     colour = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_BGR
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ImageError(f"{name}: {error.err or 'cannot be decoded'}") from None
-    if image is None:
-        raise ImageError(f"{name}: not a readable image")
+    if image is None or image.shape[:2] != (height, width):
+        raise ImageError(f"{name}: not a readable image (damaged or cut short)")
     return np.asarray(image, dtype=np.uint8)
 
 
