@@ -132,11 +132,12 @@ def _silent_lines(view: View, width: int) -> Lines:
     if not feed.trouble:
         return [_banner_head("◌ CONNECTING", "asking the daemon", "", width), Content("")]
     since = feed.silent_since
-    silence = f"since {since.astimezone(view.zone):%H:%M:%S} ({duration((view.now - since).total_seconds())})"
+    silence = f"since {since.astimezone(view.zone):{'%H:%M:%S' if (view.now - since).days == 0 else '%d %b %H:%M'}}"
+    silence += f" ({duration((view.now - since).total_seconds())})"
     last = feed.last
     past = f"; its last word was {last.state.value} after {count(last.counts.triggers)} triggers" if last else ""
     return [
-        _banner_head(f"{DEFECT} NO CONNECTION", "what the daemon does now is unknown", silence, width),
+        _banner_head(f"{DEFECT} NO CONNECTION", silence, "whether parts are judged is unknown", width),
         *_indented(f"why: {clean(feed.trouble, 300)}{past}", width),
     ]
 

@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from appliance.messages import Drift, State, Status
-from tests.appliance.tui_data import ALERTS, Clock, FixedSource, app_on, settled, status
+from tests.appliance.tui_data import ALERTS, Clock, FixedSource, app_on, settled, shows, status
 
 Compare = Callable[..., bool]
 DRIFTING = "the predictions drift: KL 0.081 exceeds 0.046 over the last 500 parts"
@@ -57,7 +57,7 @@ def test_a_lost_connection_at_80x24(snap_compare: Compare) -> None:
         await settled(pilot)
         source.trouble = "the daemon does not answer within 1 s"
         clock.seconds = 83.0
-        await pilot.pause(0.2)
+        await shows(pilot, "NO CONNECTION   since 14:05:27 (1 min 23 s)")
 
     assert snap_compare(app_on(source, clock), terminal_size=(80, 24), run_before=lose)
 

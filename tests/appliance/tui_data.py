@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import cast
 
@@ -125,8 +128,8 @@ class FixedSource:
         self.status = self.status.model_copy(update={"alerts": rows})
 
 
-def app_on(source: FixedSource, clock: Clock | None = None, operator: str = "", poll_s: float = 0.02) -> LineguardApp:
-    """The screen on fixed data and a fixed clock, asking quickly so that tests need not wait."""
+def app_on(source: FixedSource, clock: Clock | None = None, operator: str = "", poll_s: float = 0.3) -> LineguardApp:
+    """The screen on fixed data and a fixed clock, asking often enough for tests."""
     clock = clock or Clock()
     return LineguardApp(source, operator, utc=clock.utc, monotonic=clock.monotonic, zone=ZONE, poll_s=poll_s)
 
@@ -134,11 +137,26 @@ def app_on(source: FixedSource, clock: Clock | None = None, operator: str = "", 
 async def settled(pilot: Pilot[None]) -> None:
     """Wait until the screen has heard from its source, one way or the other."""
     app = cast(LineguardApp, pilot.app)
-    for _ in range(500):
-        if app.view.feed.live or app.view.feed.trouble:
-            break
-        await pilot.pause(0.01)
+    await until(pilot, lambda: bool(app.view.feed.live or app.view.feed.trouble))
+
+
+async def until(pilot: Pilot[None], true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something has become true, and what follows from it is drawn.
+
+    Raises:
+        TimeoutError: it has not.
+    """
+    start = time.monotonic()
+    while not true():
+        if time.monotonic() - start > seconds:
+            raise TimeoutError(screen_text(pilot.app))
+        await asyncio.sleep(0.02)
     await pilot.pause()
+
+
+async def shows(pilot: Pilot[None], text: str) -> None:
+    """Wait until the screen shows a text. Raises TimeoutError with what it shows instead."""
+    await until(pilot, lambda: text in screen_text(pilot.app))
 
 
 def screen_text(app: App[None]) -> str:
