@@ -46,13 +46,13 @@ class StationSection(Section):
     name: Name = Field(description="shown on screens and written on every verdict row")
     data: Path = Field(description="directory of the database and of run-time files; made when missing")
     bundle: Path = Field(description="a .lgb file, or a device root filled by `deploy push`")
+    lot: str = Field(default="", max_length=64, description="written on every verdict row")
 
 
-class FolderCamera(Section):
-    """Replays image files in name order: for demonstrations, tests and benchmarks."""
+class ReplayCamera(Section):
+    """Replays recorded frames: for demonstrations, tests and benchmarks."""
 
-    source: Literal["folder"]
-    path: Path = Field(description="directory of images")
+    path: Path
     fps: float = Field(default=0.0, ge=0, le=10_000, description="frames per second; 0 = as fast as they are judged")
     loop: bool = Field(default=False, description="start again after the last image; otherwise stop there")
     count: int | None = Field(
@@ -60,7 +60,21 @@ class FolderCamera(Section):
     )
 
 
-Camera = Annotated[FolderCamera, Field(description="one camera")]
+class FolderCamera(ReplayCamera):
+    """Image files of a directory, in name order."""
+
+    source: Literal["folder"]
+    path: Path = Field(description="directory of images")
+
+
+class RawCamera(ReplayCamera):
+    """Undecoded frames of one file."""
+
+    source: Literal["raw"]
+    path: Path = Field(description="a .npy file, uint8 (n, height, width) grey or (n, height, width, 3) BGR")
+
+
+Camera = Annotated[FolderCamera | RawCamera, Field(discriminator="source", description="one camera")]
 
 
 class BatchSection(Section):

@@ -1,64 +1,38 @@
-"""What the processes of the appliance say to each other, and to the screens that watch them.
+"""What the daemon and the screens that watch it say to each other: JSON of these models, never pickle.
 
-Everything that crosses a process boundary is JSON of one of these models: no pickle. Times are nanoseconds of the
-machine's monotonic clock (one clock for all processes of one boot) unless the name says `utc`.
+The daemon's own workers speak the packed records of `appliance.wire`, since they speak once a part. Times are
+nanoseconds of the machine's monotonic clock (one clock for all processes of one boot) unless the name says `utc`.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from appliance.words import JUDGED, Reason, State, Verdict
+
+__all__ = [
+    "JUDGED",
+    "AlertRow",
+    "Counts",
+    "Drift",
+    "Latency",
+    "Reason",
+    "RejectRow",
+    "Reply",
+    "Request",
+    "State",
+    "Status",
+    "Strict",
+    "Verdict",
+]
 
 
 class Strict(BaseModel):
     """Frozen, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Verdict(str, Enum):
-    """What the line is told. PASS has to be said; silence is REJECT."""
-
-    PASS = "PASS"  # noqa: S105  a verdict, not a secret
-    REJECT = "REJECT"
-
-
-class Reason(str, Enum):
-    """Why a part was rejected. DEFECT and UNSURE are judgements; all others mean NOT INSPECTED."""
-
-    NONE = ""
-    DEFECT = "DEFECT"
-    UNSURE = "UNSURE"
-    BAD_IMAGE = "BAD_IMAGE"
-    FORMAT = "FORMAT"
-    STALE = "STALE"
-    LATE = "LATE"
-    NO_FRAME = "NO_FRAME"
-    ENGINE = "ENGINE"
-    LOG = "LOG"
-    OVERFLOW = "OVERFLOW"
-    HOLD = "HOLD"
-    STOPPED = "STOPPED"
-
-
-JUDGED = (Reason.NONE, Reason.DEFECT, Reason.UNSURE)
-"""Reasons under which the model has judged the part."""
-
-
-class State(str, Enum):
-    """State of the daemon; DESIGN of the state machine in docs/architecture.md."""
-
-    BOOT = "BOOT"
-    VERIFY = "VERIFY"
-    SELFTEST = "SELFTEST"
-    READY = "READY"
-    RUN = "RUN"
-    DEGRADED = "DEGRADED"
-    HOLD = "HOLD"
-    FAULT = "FAULT"
-    STOPPED = "STOPPED"
 
 
 class Counts(Strict):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from appliance import history
 from appliance.audit import START, AuditEntry, chained
-from appliance.messages import AlertRow, Reason
+from appliance.messages import AlertRow, Reason, RejectRow
 from appliance.schema import VERDICT_COLUMNS, migrate
 from calibration.errors import InputError
 
@@ -173,6 +173,10 @@ class Store:
     def open_alerts(self) -> tuple[AlertRow, ...]:
         """Alerts that nobody has acknowledged, newest first."""
         return history.open_alerts(self._db)
+
+    def recent_rejects(self, limit: int) -> tuple[RejectRow, ...]:
+        """The last rejected parts, newest first, as far as they are durable."""
+        return history.recent_rejects(self._db, limit)
 
     def close(self) -> None:
         """Close the database; queued rows that were not committed are lost, so commit first."""

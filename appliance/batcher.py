@@ -1,0 +1,62 @@
+"""Gathering parts into batches: by size, or when the oldest has waited long enough. Pure: no clock, no threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One triggered part whose frame lies in a slot of the ring.
+
+    Times are monotonic nanoseconds: triggered, tensor ready, and the deadline of its verdict.
+    """
+
+    camera: str
+    trigger: int
+    frame: str
+    slot: int
+    crc: int
+    triggered_ns: int
+    ready_ns: int
+    deadline_ns: int
+
+
+class Batcher:
+    """Parts in order of arrival, taken out in batches."""
+
+    def __init__(self, size: int, wait_ns: int) -> None:
+        """At most `size` parts a batch; a part waits at most `wait_ns` from its readiness for others to join it."""
+        self.size, self.wait_ns = size, wait_ns
+        self._parts: deque[Part] = deque()
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def add(self, part: Part) -> None:
+        """Queue one part."""
+        self._parts.append(part)
+
+    def take(self, now_ns: int) -> list[Part]:
+        """The next batch, if there is a full one or its oldest part has waited long enough; else an empty list."""
+        if not self._parts or (len(self._parts) < self.size and now_ns < self._parts[0].ready_ns + self.wait_ns):
+            return []
+        return [self._parts.popleft() for _ in range(min(self.size, len(self._parts)))]
+
+    def take_expired(self, now_ns: int) -> list[Part]:
+        """Parts, from the oldest on, whose deadline has come: no engine can save them."""
+        expired = []
+        while self._parts and now_ns >= self._parts[0].deadline_ns:
+            expired.append(self._parts.popleft())
+        return expired
+
+    def take_all(self) -> list[Part]:
+        """Everything that waits."""
+        parts = list(self._parts)
+        self._parts.clear()
+        return parts
+
+    def due_ns(self) -> int | None:
+        """When the oldest part will have waited long enough; None where nothing waits."""
+        return self._parts[0].ready_ns + self.wait_ns if self._parts else None

@@ -1,0 +1,121 @@
+"""The camera process: trigger, read, preprocess straight into shared memory, tell the supervisor."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import Any
+
+import cv2
+import zmq
+
+from appliance.ring import Ring, checksum
+from appliance.sources import Shot, ShotError, Source, open_source
+from appliance.wire import CREDIT, END, HELLO, STOP, FrameNote, MissNote, pack_json, unpack_credit
+from appliance.words import Reason
+from calibration.preprocess import Frame, GeometryError, PreprocessSpec
+
+GRAIN = 8
+"""Every GRAIN-th pixel is looked at first when a frame is checked for being black."""
+
+
+def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
+    """Serve one camera until its source ends or the supervisor says stop."""
+    cv2.setNumThreads(1)
+    spec = PreprocessSpec.from_json(settings["preprocess"])
+    ring = Ring(settings["ring"], settings["slots"], spec.shape)
+    source = open_source(settings["source"], spec.channels, settings["start"])
+    CameraLoop(channel, ring, spec, source, settings["start"]).run()
+
+
+class CameraLoop:
+    """Triggers in order, each ending in exactly one FRAME or MISSED message."""
+
+    def __init__(
+        self, channel: zmq.Socket[bytes], ring: Ring, spec: PreprocessSpec, source: Source, start: int
+    ) -> None:
+        """`start` is the number of the first trigger."""
+        self._channel, self._ring, self._spec, self._source = channel, ring, spec, source
+        self._free: deque[int] = deque()
+        self._trigger = start
+        self._last_crc: int | None = None
+        self._stopped = False
+
+    def run(self) -> None:
+        """Say hello, wait for the first credit (the supervisor's go), shoot until the end, say so."""
+        self._channel.send(pack_json(HELLO, os.getpid()))
+        while not self._stopped and not self._free:
+            self._listen(None)
+        first = time.monotonic_ns()
+        shots = 0
+        while (triggered := self._next_trigger(first, shots)) is not None:
+            shot = self._source.shoot()
+            if shot is None:
+                break
+            self._take(shot, triggered)
+            self._trigger += 1
+            shots += 1
+        self._channel.send(END)
+
+    def _next_trigger(self, first: int, shots: int) -> int | None:
+        """Wait for the next trigger; its time in monotonic nanoseconds, None when told to stop.
+
+        At a set rate triggers come when they are due, ready or not; a source that falls behind shows as latency.
+        """
+        self._listen(0)
+        if self._source.fps <= 0:
+            while not self._free and not self._stopped:
+                self._listen(None)
+            return None if self._stopped else time.monotonic_ns()
+        due = first + round(shots * 1e9 / self._source.fps)
+        while not self._stopped and (wait := due - time.monotonic_ns()) > 0:
+            self._listen(-(-wait // 1_000_000) if wait > 1_000_000 else 1)
+        return None if self._stopped else due
+
+    def _listen(self, timeout_ms: int | None) -> None:
+        """Take what the supervisor sent; wait for it at most so long."""
+        if timeout_ms != 0 and not self._channel.poll(timeout_ms):
+            return
+        while int(self._channel.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            message = self._channel.recv()
+            if message[:1] == CREDIT:
+                self._free.extend(unpack_credit(message))
+            elif message[:1] == STOP:
+                self._stopped = True
+
+    def _take(self, shot: Shot, triggered: int) -> None:
+        try:
+            if not self._free:
+                raise ShotError(Reason.OVERFLOW, "no free slot: parts come faster than they are judged")
+            crc = self._expose(shot, self._free[0])
+        except ShotError as error:
+            note = MissNote(self._trigger, triggered, error.reason, shot.name, str(error))
+            self._channel.send(note.pack())
+            return
+        slot = self._free.popleft()
+        note_ = FrameNote(self._trigger, slot, crc, triggered, time.monotonic_ns(), shot.name)
+        self._channel.send(note_.pack())
+
+    def _expose(self, shot: Shot, slot: int) -> int:
+        """Read and preprocess into a slot; the tensor's checksum. Raises ShotError."""
+        frame = shot.read()
+        tensor = self._ring.slot(slot)
+        try:
+            self._spec.apply(frame, out=tensor)
+        except GeometryError as error:
+            raise ShotError(Reason.FORMAT, str(error)) from None
+        if is_dead(frame):
+            raise ShotError(Reason.BAD_IMAGE, f"all pixels are {frame.reshape(-1)[0]}: lens cap, light or sensor")
+        crc = checksum(tensor)
+        if self._source.live and crc == self._last_crc:
+            raise ShotError(Reason.STALE, "the same picture as the trigger before: the camera is frozen")
+        self._last_crc = crc
+        return crc
+
+
+def is_dead(frame: Frame) -> bool:
+    """Whether a frame is wholly black or wholly saturated."""
+    sample = frame[::GRAIN, ::GRAIN]
+    level = int(sample.reshape(-1)[0])
+    return level in (0, 255) and bool((sample == level).all()) and bool((frame == level).all())

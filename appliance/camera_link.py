@@ -1,0 +1,175 @@
+"""The supervisor's side of one camera process: its slots, its credit, its restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from appliance.channels import WorkerChannel
+from appliance.ring import Ring
+from appliance.wire import END, FRAME, HELLO, MISSED, STOP, FrameNote, MissNote, WireError, pack_credit, unpack_json
+from appliance.workers import RestartLimit, Worker
+
+BACK_OFF_NS = (200_000_000, 1_000_000_000, 3_000_000_000)
+GRACE_NS = 100_000_000
+"""What a process said before it died may still be on its way for so long."""
+
+
+class CameraLink:
+    """One camera.
+
+    Attributes:
+        name: from station.toml.
+        triggers: seen so far; a restarted process goes on from there.
+        ended: its source has no more frames.
+        trouble: what is wrong with it; empty when nothing is.
+        looping: restarted too often.
+    """
+
+    def __init__(
+        self, name: str, index: int, settings: dict[str, Any], slots: Iterable[int], ring: Ring, channel: WorkerChannel
+    ) -> None:
+        """`settings`: what the camera process needs but start and ring; `slots`: those of the ring that are its own."""
+        self.name = name
+        self._index, self._settings, self._ring, self._channel = index, settings, ring, channel
+        self._free = set(slots)
+        self._credited: set[int] = set()
+        self._limit = RestartLimit()
+        self._generation = 0
+        self._worker: Worker | None = None
+        self._ready = self._open = self._stopping = False
+        self._gone_ns: int | None = None
+        self._restart_ns: int | None = None
+        self.triggers = 0
+        self.ended = False
+        self.looping = False
+        self.trouble = ""
+
+    @property
+    def worker(self) -> Worker | None:
+        """Its process, if one runs."""
+        return self._worker
+
+    @property
+    def ready(self) -> bool:
+        """Whether its process has its source open and waits for credit."""
+        return self._ready
+
+    def start(self) -> None:
+        """Start a process for it."""
+        self._generation += 1
+        settings = {**self._settings, "start": self.triggers}
+        identity = f"camera-{self._index}-{self._generation}"
+        self._worker = Worker("camera", identity, self._channel.endpoint, settings, self._ring.descriptor)
+        self._channel.watch(self._worker, self)
+
+    def describe(self) -> str:
+        """For people: how it is."""
+        if self.ended:
+            return "ended"
+        return self.trouble or ("running" if self._ready else "starting")
+
+    def open(self) -> None:
+        """Let it trigger: from now on it gets credit."""
+        self._open = True
+        self.flush()
+
+    def stop(self) -> None:
+        """Ask it to end after the frame it is at."""
+        self._stopping = True
+        if self._worker is None:
+            self.ended = True
+        else:
+            self._channel.send(self._worker.identity, STOP)
+
+    def release(self, slot: int) -> None:
+        """The engine is done with one of its slots."""
+        self._free.add(slot)
+
+    def flush(self) -> None:
+        """Hand it all its free slots."""
+        if self._free and self._ready and self._open and self._worker is not None:
+            self._channel.send(self._worker.identity, pack_credit(sorted(self._free)))
+            self._credited |= self._free
+            self._free = set()
+
+    def message(self, data: bytes) -> FrameNote | MissNote | None:
+        """Take one message of its process; the trigger it tells of, if any.
+
+        Raises:
+            WireError: no message of ours, a slot it had no credit for, or a trigger out of order.
+        """
+        kind = data[:1]
+        if kind == FRAME:
+            frame = FrameNote.unpack(data)
+            self._count(frame.trigger)
+            if frame.slot not in self._credited:
+                raise WireError(f"a frame in slot {frame.slot}, which it had no credit for")
+            self._credited.remove(frame.slot)
+            return frame
+        if kind == MISSED:
+            miss = MissNote.unpack(data)
+            self._count(miss.trigger)
+            return miss
+        if kind == HELLO:
+            self._ready = True
+            self.trouble = ""
+            self.flush()
+        elif kind == END and len(data) == 1:
+            self.ended = True
+        elif kind == END:
+            self.trouble = str(unpack_json(data))[:300]
+        else:
+            raise WireError(f"a message of kind {kind!r}")
+        return None
+
+    def gone(self, now_ns: int) -> None:
+        """Its process has ended."""
+        self._gone_ns = now_ns
+
+    def check(self, now_ns: int) -> str:
+        """Restart it where that is due; what has happened to it just now, empty if nothing."""
+        if self._gone_ns is not None and now_ns >= self._gone_ns + GRACE_NS:
+            return self._lost(now_ns)
+        if self._restart_ns is not None and now_ns >= self._restart_ns and not self._stopping:
+            self._restart_ns = None
+            self.start()
+        return ""
+
+    def break_off(self, why: str) -> None:
+        """Kill its process; `check` sees to the rest."""
+        if self._worker is not None:
+            self.trouble = why
+            self._worker.kill()
+
+    def close(self, timeout_s: float) -> None:
+        """End its process, which `stop` has asked to end."""
+        if self._worker is not None:
+            self._worker.end(timeout_s)
+            self._channel.unwatch(self._worker)
+            self._worker = None
+
+    def _count(self, trigger: int) -> None:
+        if trigger != self.triggers:
+            raise WireError(f"trigger {trigger} where {self.triggers} was due")
+        self.triggers += 1
+
+    def _lost(self, now_ns: int) -> str:
+        """The process is gone: its slots are free, since nobody writes to them any more."""
+        assert self._worker is not None  # noqa: S101  only a watched process can be gone
+        code = self._worker.exit_code()
+        self._channel.unwatch(self._worker)
+        self._worker, self._gone_ns, self._ready = None, None, False
+        self._free |= self._credited
+        self._credited = set()
+        if self.ended:
+            return ""
+        if self._stopping:
+            self.ended = True
+            return ""
+        self.trouble = self.trouble or f"its process ended with code {code}"
+        if not self._limit.allows(now_ns):
+            self.looping = True
+        else:
+            self._restart_ns = now_ns + BACK_OFF_NS[min(self._generation, len(BACK_OFF_NS)) - 1]
+        return f"camera {self.name}: {self.trouble}"

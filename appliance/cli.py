@@ -1,0 +1,110 @@
+"""`appliance`: run a station, look at it, and find out what a machine lacks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from appliance.config import load_station
+from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The station's configuration, station.toml.",
+)
+
+
+@click.group(cls=Cli, epilog=completion_help("appliance"))
+def main() -> None:
+    """Judge every part in front of the camera; reject whatever is not proven good."""
+
+
+@main.command(epilog=example("appliance run --config station.toml"))
+@config_option
+@click.option("--max-seconds", type=click.FloatRange(min=0.0, min_open=True), help="Stop cleanly after so long.")
+@json_option
+@click.pass_context
+def run(context: click.Context, config: Path, max_seconds: float | None, as_json: bool) -> None:
+    """Run the station until its sources end, or until SIGTERM or Ctrl-C.
+
+    Exit code 0 after a clean end, 1 when the station ended in a fault, 2 when it could not start.
+    """
+    from appliance.daemon import run_station
+    from appliance.messages import Counts, State
+
+    station = load_station(config)
+    expected = sum(camera.count or 0 for camera in station.camera.values())
+    with progress(f"{station.station.name}: parts judged") as report:
+
+        def show(counts: Counts) -> None:
+            report(counts.triggers, max(expected, counts.triggers))
+
+        summary = run_station(station, max_seconds, show)
+    counts = summary.counts
+    table = key_values(
+        f"Station {summary.station}",
+        {
+            "bundle": f"{summary.bundle} ({summary.bundle_sha256[:12]})",
+            "engine": summary.engine,
+            "ended by": summary.ended_by,
+            "parts": counts.triggers,
+            "OK": counts.ok,
+            "DEFECT": counts.defect,
+            "UNSURE": counts.unsure,
+            "NOT INSPECTED": counts.not_inspected,
+            "parts per second": f"{summary.frames_per_second:.1f}",
+            "latency, ms": f"p50 {summary.latency.p50:.1f}, p99 {summary.latency.p99:.1f}",
+            **({"state": f"{summary.state.value}: {summary.state_reason}"} if summary.state_reason else {}),
+        },
+    )
+    emit(summary, as_json, table)
+    context.exit(1 if summary.state is State.FAULT else 0)
+
+
+@main.command(epilog=example("appliance status --config station.toml --json"))
+@config_option
+@json_option
+def status(config: Path, as_json: bool) -> None:
+    """What the station does now; from its database when no daemon runs."""
+    from appliance.client import fetch_status
+
+    now = fetch_status(load_station(config))
+    counts = now.counts
+    rejects = ", ".join(f"{reason} {n}" for reason, n in sorted(now.rejects_by_reason.items())) or "none"
+    table = key_values(
+        f"Station {now.station}",
+        {
+            "state": f"{now.state.value} {now.state_reason}".strip(),
+            "bundle": f"{now.bundle_name} ({now.bundle_sha256[:12]})",
+            "parts": counts.triggers,
+            "OK": counts.ok,
+            "DEFECT": counts.defect,
+            "UNSURE": counts.unsure,
+            "NOT INSPECTED": counts.not_inspected,
+            "rejects": rejects,
+            "parts per second": f"{now.rate:.1f}",
+            "latency, ms": f"p50 {now.latency.p50:.1f}, p99 {now.latency.p99:.1f}, worst {now.latency.worst:.1f}",
+            "drift": f"{now.drift.kl:.4f} nats, limit {now.drift.limit:.4f}",
+            "cameras": ", ".join(f"{name} {how}" for name, how in now.cameras.items()),
+            "open alerts": len(now.alerts),
+        },
+    )
+    emit(now, as_json, table)
+
+
+@main.command(epilog=example("appliance tui --config station.toml"))
+@config_option
+def tui(config: Path) -> None:
+    """The operator's screen: counts, rejects, alerts. Needs a terminal of at least 80x24; keys only."""
+    from appliance.tui.app import run_tui
+
+    run_tui(load_station(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

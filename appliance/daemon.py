@@ -1,0 +1,120 @@
+"""`appliance run`: one station from its lock to its summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.config import Station
+from appliance.desk import Summary
+from appliance.engine_link import Model
+from appliance.lock import station_lock
+from appliance.paths import StationPaths, make_directories
+from appliance.sources import open_source
+from appliance.store import Store
+from appliance.supervisor import Progress, Supervisor
+from calibration.errors import InputError
+from deploy.bundle import Bundle, BundleError, open_bundle
+from deploy.install import Device
+from deploy.record import open_active, read_state
+from deploy.slots import SlotState
+
+VARIANT = "cpu"
+
+
+class SelfTestError(InputError):
+    """The engine of this machine does not give the scores recorded in the bundle: it must not judge."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A bundle, and the device root it came from (None for a plain file) while it is on trial there."""
+
+    bundle: Bundle
+    trial_root: Path | None
+
+
+def run_station(station: Station, max_seconds: float | None = None, progress: Progress | None = None) -> Summary:
+    """Own the station, prove the bundle, judge until the end, leave nothing behind.
+
+    A bundle on trial in a device root is confirmed once it is proven. One that fails is rejected there, and the
+    bundle confirmed before it is proven in its place.
+
+    Raises:
+        InputError: anything about configuration, sources, database or bundle; SelfTestError among them.
+    """
+    paths = StationPaths.of(station.station.data)
+    make_directories(paths)
+    with station_lock(paths.lock):
+        store = Store(paths.database)
+        try:
+            while True:
+                chosen = choose_bundle(station.station.bundle)
+                outcome = _with_bundle(station, chosen, store, max_seconds, progress)
+                if isinstance(outcome, Summary):
+                    return outcome
+                store.audit("daemon", "bundle refused", chosen.bundle.sha256, outcome)
+                if chosen.trial_root is None:
+                    raise SelfTestError(
+                        f"{chosen.bundle.path}: its goldens do not pass on this machine: {outcome}; "
+                        "use a bundle exported for this kind of machine"
+                    )
+                store.alert("BUNDLE", f"bundle {chosen.bundle.manifest.name} on trial was rejected: {outcome}")
+                Device(chosen.trial_root, who=f"appliance {station.station.name}", wait_s=5.0).reject(
+                    chosen.bundle.sha256, outcome
+                )
+        finally:
+            store.close()
+
+
+def choose_bundle(path: Path) -> Chosen:
+    """The bundle that has to judge: a file, or the active one of a device root.
+
+    Raises:
+        BundleError, DeviceError: there is none that may be trusted. A damaged bundle on trial is rejected in the
+            device root, and the one confirmed before it is taken.
+    """
+    if not path.is_dir():
+        return Chosen(open_bundle(path), None)
+    slot = read_state(path).active_slot
+    on_trial = slot is not None and slot.state is SlotState.TRIAL
+    try:
+        return Chosen(open_active(path), path if on_trial else None)
+    except BundleError as error:
+        if slot is None or not on_trial:
+            raise
+        Device(path, who="appliance", wait_s=5.0).reject(slot.sha256, str(error))
+        return Chosen(open_active(path), None)
+
+
+def _with_bundle(
+    station: Station, chosen: Chosen, store: Store, max_seconds: float | None, progress: Progress | None
+) -> Summary | str:
+    """Prove one bundle and run with it; the reason when it is not proven."""
+    station = fitted(station, chosen.bundle)
+    supervisor = Supervisor(station, Model(chosen.bundle, VARIANT), store)
+    try:
+        problem = supervisor.prove()
+        if problem:
+            return problem
+        if chosen.trial_root is not None:
+            Device(chosen.trial_root, who=f"appliance {station.station.name}", wait_s=5.0).confirm(chosen.bundle.sha256)
+        return supervisor.run(max_seconds, progress)
+    finally:
+        supervisor.close()
+
+
+def fitted(station: Station, bundle: Bundle) -> Station:
+    """The station with its batch no larger than the bundle takes; all its sources can be opened.
+
+    Raises:
+        InputError: a source that cannot be opened. BundleError: no variant for this engine.
+    """
+    bundle.variant(VARIANT)
+    for name, camera in station.camera.items():
+        try:
+            open_source(camera.model_dump(mode="json"), bundle.manifest.preprocess.channels)
+        except InputError as error:
+            raise InputError(f"camera.{name}: {error}") from None
+    size = min(station.batch.size, bundle.manifest.max_batch)
+    return station.model_copy(update={"batch": station.batch.model_copy(update={"size": size})})

@@ -1,0 +1,121 @@
+"""What the daemon tells of itself: to clients while it runs, to whoever started it at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from appliance.camera_link import CameraLink
+from appliance.config import Station
+from appliance.engine_link import EngineLink, Model
+from appliance.health import Health
+from appliance.ledger import Ledger
+from appliance.line import Line
+from appliance.messages import Counts, Latency, Reply, Request, State, Status
+from appliance.outputs import TallyOutput
+from appliance.store import Store, StoreError
+from calibration.errors import InputError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Result of one run.
+
+    Attributes:
+        state, state_reason: when the run ended, before STOPPED.
+        ended_by: "sources" when all of them ended, a signal's name, "max-seconds", or "database".
+        seconds: from the first trigger allowed to the last row durable.
+        counts, rejects_by_reason, rows: of this run; rows are those made durable.
+        passed: PASS tokens that left: never more than counts.ok.
+        total: since the database was made.
+    """
+
+    station: str
+    bundle: str
+    bundle_sha256: str
+    engine: str
+    state: State
+    state_reason: str
+    ended_by: str
+    seconds: float
+    counts: Counts
+    rejects_by_reason: dict[str, int]
+    rows: int
+    passed: int
+    total: Counts
+    frames_per_second: float
+    latency: Latency
+
+
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """Looks at everything, changes nothing but an alert's acknowledgement."""
+
+    station: Station
+    model: Model
+    store: Store
+    health: Health
+    ledger: Ledger
+    line: Line
+    output: TallyOutput
+    cameras: Sequence[CameraLink]
+    engine: EngineLink
+    started_ns: int = 0
+
+    def answer(self, request: Request) -> Reply:
+        """Carry out a client's request. Raises InputError with what the client did wrong."""
+        if request.op == "acknowledge":
+            if request.alert is None:
+                raise InputError("alert: give the number of the alert")
+            try:
+                self.store.acknowledge(request.alert, request.operator)
+            except StoreError as error:
+                return Reply(error=f"not recorded: {error}")
+        return Reply(status=self.status())
+
+    def status(self) -> Status:
+        """Everything now."""
+        now_ns = time.monotonic_ns()
+        condition, bundle = self.health.condition, self.model.bundle
+        return Status(
+            station=self.station.station.name,
+            state=condition.state,
+            state_reason=condition.reason,
+            bundle_name=bundle.manifest.name,
+            bundle_sha256=bundle.sha256,
+            engine=self.engine.name,
+            classes=bundle.manifest.classes,
+            uptime_s=(now_ns - self.started_ns) / 1e9,
+            counts=self.ledger.counts(),
+            rejects_by_reason=self.ledger.rejects_by_reason(),
+            rate=self.ledger.statistics.rate(now_ns),
+            latency=self.ledger.statistics.latency(),
+            histogram=tuple(self.line.histogram),
+            drift=self.line.drift.last,
+            cameras={camera.name: camera.describe() for camera in self.cameras},
+            alerts=self.store.open_alerts(),
+            rejects=self.ledger.rejects(),
+        )
+
+    def summary(self, seconds: float, ended_by: str) -> Summary:
+        """The run, after its last row is durable."""
+        counts, rejects = self.ledger.run_counts()
+        condition, bundle = self.health.condition, self.model.bundle
+        return Summary(
+            station=self.station.station.name,
+            bundle=bundle.manifest.name,
+            bundle_sha256=bundle.sha256,
+            engine=self.engine.name,
+            state=condition.state,
+            state_reason=condition.reason,
+            ended_by=ended_by,
+            seconds=seconds,
+            counts=counts,
+            rejects_by_reason=rejects,
+            rows=self.ledger.rows,
+            passed=self.output.passed,
+            total=self.ledger.counts(),
+            frames_per_second=counts.triggers / seconds,
+            latency=self.ledger.statistics.latency(),
+        )

@@ -1,0 +1,205 @@
+"""The supervisor's side of the engine process: loading, proving on goldens, batches in flight, restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from appliance.batcher import Part
+from appliance.channels import WorkerChannel
+from appliance.ring import Ring, checksum
+from appliance.selftest import golden_batches, golden_problem
+from appliance.wire import END, HELLO, LOAD, READY, SCORES, STOP, ScoreNote, WireError, pack_batch, unpack_json
+from appliance.workers import RestartLimit, Worker
+from calibration.decision import DecisionRule
+from deploy.bundle import Bundle, GoldenFrame
+
+START_NS = 60 * 10**9
+"""Longest time for starting, loading and proving."""
+
+AHEAD = 2
+"""Batches with the engine at once: one it works on and one that waits, so that it never waits for us."""
+
+
+class EnginePhase(str, Enum):
+    """DOWN: no process. REFUSED: the goldens failed; starting again would not help."""
+
+    DOWN = "DOWN"
+    LOADING = "LOADING"
+    PROVING = "PROVING"
+    SERVING = "SERVING"
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is judged with: one variant of a verified bundle, held in memory so that no restart reads a file again."""
+
+    bundle: Bundle
+    variant: str
+
+    @property
+    def rule(self) -> DecisionRule:
+        """The variant's decision rule."""
+        return self.bundle.variant(self.variant).rule
+
+
+class EngineLink:
+    """The engine.
+
+    Attributes:
+        name: what it says it is, once loaded.
+        phase: see EnginePhase.
+        trouble: why it is down or refused; empty in good health.
+        looping: restarted too often.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        goldens: Sequence[GoldenFrame],
+        settings: dict[str, Any],
+        size: int,
+        timeout_s: float,
+        ring: Ring,
+        first: int,
+        channel: WorkerChannel,
+    ) -> None:
+        """Preprocess the goldens into the ring from slot `first` on, where they stay. A batch has at most `size` parts.
+
+        Raises:
+            GeometryError: the bundle's own goldens are not what its preprocessing takes.
+        """
+        self._model, self._rule, self._goldens, self._ring = model, model.rule, goldens, ring
+        self._settings, self._timeout_ns, self._first, self._channel = settings, int(timeout_s * 1e9), first, channel
+        self._plan = golden_batches(len(goldens), size)
+        spec = model.bundle.manifest.preprocess
+        self._crcs = [checksum(spec.apply(golden.frame, out=ring.slot(first + i))) for i, golden in enumerate(goldens)]
+        self._worker: Worker | None = None
+        self._limit = RestartLimit()
+        self._generation = 0
+        self._number = 0
+        self._proven = 0
+        self._since_ns = 0
+        self._flying: dict[int, tuple[Sequence[Part], int]] = {}
+        self.phase = EnginePhase.DOWN
+        self.name = ""
+        self.trouble = ""
+        self.looping = False
+
+    @property
+    def worker(self) -> Worker | None:
+        """Its process, if one runs."""
+        return self._worker
+
+    def start(self, now_ns: int) -> None:
+        """Start a process, counting it as one more start."""
+        if not self._limit.allows(now_ns):
+            self.looping = True
+            return
+        self._generation += 1
+        identity = f"engine-{self._generation}"
+        self._worker = Worker("engine", identity, self._channel.endpoint, self._settings, self._ring.descriptor)
+        self._channel.watch(self._worker, self)
+        self.phase, self._since_ns, self._proven = EnginePhase.LOADING, now_ns, 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be sent another batch."""
+        return self.phase is EnginePhase.SERVING and len(self._flying) < AHEAD
+
+    @property
+    def idle(self) -> bool:
+        """Whether no part is with it."""
+        return not self._flying
+
+    def send(self, parts: Sequence[Part], now_ns: int) -> None:
+        """Send one batch; it ends in `message` or in `lost`."""
+        self._number += 1
+        self._flying[self._number] = (parts, now_ns)
+        self._submit(self._number, [part.slot for part in parts], [part.crc for part in parts])
+
+    def message(self, data: bytes) -> tuple[Sequence[Part], ScoreNote] | None:
+        """Take one message of its process; a judged batch of parts, if it is one. Raises WireError."""
+        kind = data[:1]
+        if kind == SCORES:
+            scores = ScoreNote.unpack(data, len(self._rule.classes))
+            if self.phase is EnginePhase.PROVING:
+                self._prove(scores)
+                return None
+            parts, _ = self._flying.pop(scores.number, ((), 0))
+            if len(parts) != len(scores.whole):
+                raise WireError(f"scores of {len(scores.whole)} parts for batch {scores.number}")
+            return parts, scores
+        if kind == HELLO:
+            assert self._worker is not None  # noqa: S101  a watched process has said this
+            self._channel.send(self._worker.identity, LOAD + self._model.bundle.model(self._model.variant))
+        elif kind == READY:
+            self.name = str(unpack_json(data))[:200]
+            self.phase = EnginePhase.PROVING
+            self._submit_goldens()
+        elif kind == END:
+            self.trouble = str(unpack_json(data))[:300] if len(data) > 1 else ""
+        else:
+            raise WireError(f"a message of kind {kind!r}")
+        return None
+
+    def gone(self, now_ns: int) -> None:
+        """Its process has ended: told by the kernel."""
+        if self.phase is not EnginePhase.REFUSED:
+            self.trouble = self.trouble or "the engine process died"
+            self.phase = EnginePhase.DOWN
+
+    def hangs(self, now_ns: int) -> bool:
+        """Whether it has been busy for longer than it may."""
+        if self.phase in (EnginePhase.LOADING, EnginePhase.PROVING):
+            return now_ns > self._since_ns + START_NS
+        oldest = next(iter(self._flying.values()), None)
+        return oldest is not None and now_ns > oldest[1] + self._timeout_ns
+
+    def lose(self, why: str) -> list[Part]:
+        """Kill it; the parts that were with it, none of which it will ever judge."""
+        self.trouble = why or self.trouble
+        lost = [part for parts, _ in self._flying.values() for part in parts]
+        self._flying.clear()
+        if self._worker is not None:
+            self._worker.kill()
+            self._channel.unwatch(self._worker)
+            self._worker = None
+        if self.phase is not EnginePhase.REFUSED:
+            self.phase = EnginePhase.DOWN
+        return lost
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        if self._worker is not None:
+            self._channel.send(self._worker.identity, STOP)
+
+    def close(self, timeout_s: float) -> list[Part]:
+        """Wait for its end; the parts that were still with it."""
+        if self._worker is not None:
+            self._worker.end(timeout_s)
+        return self.lose("")
+
+    def _submit(self, number: int, slots: Sequence[int], crcs: Sequence[int]) -> None:
+        assert self._worker is not None  # noqa: S101  only a serving or proving engine is sent batches
+        self._channel.send(self._worker.identity, pack_batch(number, slots, crcs))
+
+    def _submit_goldens(self) -> None:
+        batch = self._plan[self._proven]
+        self._submit(0, [self._first + index for index in batch], [self._crcs[index] for index in batch])
+
+    def _prove(self, scores: ScoreNote) -> None:
+        batch = self._plan[self._proven]
+        problem = "a golden changed in memory" if not scores.whole.all() else ""
+        problem = problem or golden_problem(self._rule, self._goldens, self._model.variant, batch, scores.logits)
+        if problem:
+            self.phase, self.trouble = EnginePhase.REFUSED, problem
+            return
+        self._proven += 1
+        if self._proven == len(self._plan):
+            self.phase, self.trouble = EnginePhase.SERVING, ""
+        else:
+            self._submit_goldens()

@@ -1,0 +1,189 @@
+"""Verdict rows on their way to disk, and the PASS that leaves only after them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from pathlib import Path
+
+from appliance import history
+from appliance.batcher import Part
+from appliance.judge import Judgement, PassToken
+from appliance.messages import Counts, Reason, RejectRow, Verdict
+from appliance.monitor.statistics import Statistics
+from appliance.outputs import Output
+from appliance.store import Store, StoreError, VerdictRow, utc_text
+from appliance.wire import MissNote
+
+GROUP_NS = 20_000_000
+"""A row waits at most so long for others to share its commit."""
+
+GROUP_ROWS = 64
+RETRY_NS = 500_000_000
+SHOWN = 50
+
+
+class Ledger:
+    """One row for each part, committed in groups; afterwards, and only then, its PASS.
+
+    Attributes:
+        statistics: rate and latency, counted when rows are durable.
+        failure: why the last commit failed; empty when it did not.
+        rows: made durable in this run.
+    """
+
+    def __init__(self, store: Store, lot: str, bundle: str, output: Output) -> None:
+        """`bundle` is the SHA-256 of the bundle that judges; `lot` is written on every row."""
+        self._store, self._lot, self._bundle, self._output = store, lot, bundle, output
+        self._boot_id = boot_id()
+        self._before = Counter(store.tally)
+        self._next_seq = store.next_seq
+        self._tokens: dict[int, PassToken] = {}
+        self._due_ns: int | None = None
+        self._utc_offset_ns = time.time_ns() - time.monotonic_ns()
+        self._rejects = deque(store.recent_rejects(SHOWN), maxlen=SHOWN)
+        self._new_rejects: deque[VerdictRow] = deque(maxlen=SHOWN)
+        self.statistics = Statistics()
+        self.failure = ""
+        self.rows = 0
+
+    def judged(self, part: Part, judgement: Judgement, engine_ns: tuple[int, int], now_ns: int) -> None:
+        """Queue the row of a part that had a frame. `engine_ns`: start and end of its batch, 0 where there was none."""
+        started, ended = engine_ns if engine_ns[0] else (now_ns, now_ns)
+        latency = (part.ready_ns - part.triggered_ns, started - part.ready_ns, ended - started)
+        row = self._row(part.camera, part.trigger, part.frame, part.triggered_ns, judgement, part.crc, latency, now_ns)
+        if judgement.verdict is Verdict.PASS:
+            self._tokens[row.seq] = PassToken(
+                row.seq, part.camera, part.trigger, part.crc, self._bundle, part.deadline_ns
+            )
+        self._queue(row, judgement.bin, now_ns)
+
+    def missed(self, camera: str, note: MissNote, judgement: Judgement, now_ns: int) -> None:
+        """Queue the row of a trigger without a usable frame."""
+        row = self._row(camera, note.trigger, note.name, note.triggered_ns, judgement, None, (0, 0, 0), now_ns)
+        self._queue(row, None, now_ns)
+
+    def due_ns(self) -> int | None:
+        """When the queued rows must be committed; None where none are queued."""
+        return self._due_ns
+
+    def commit(self, now_ns: int) -> bool:
+        """Make the queued rows durable, then let their parts pass; returns whether that worked.
+
+        When it did not, no queued part will ever pass (its row becomes REJECT(LOG)), and the rows are tried again.
+        """
+        self._due_ns = None
+        try:
+            rows = self._store.commit()
+            now_ns = time.monotonic_ns()  # the disk took its time
+            late = [row for row in rows if row.seq in self._tokens and now_ns >= self._tokens[row.seq].deadline_ns]
+            tokens = [self._tokens[row.seq] for row in rows if row.seq in self._tokens]
+            self._tokens.clear()
+            if late:
+                self._store.revoke(late, Reason.LATE)
+        except StoreError as error:
+            self._tokens.clear()
+            self._store.withhold(Reason.LOG)
+            self._due_ns = now_ns + RETRY_NS
+            self.failure = str(error)
+            return False
+        self.failure = ""
+        self.rows += len(rows)
+        self._output.release([token for token in tokens if now_ns < token.deadline_ns], now_ns)
+        self.statistics.add([now_ns - row.mono_ns for row in rows], now_ns)
+        return True
+
+    @property
+    def queued(self) -> int:
+        """Rows that are not durable yet."""
+        return len(self._store.pending)
+
+    def counts(self) -> Counts:
+        """Since the database was made."""
+        return history.counts(self._store.tally)
+
+    def run_counts(self) -> tuple[Counts, dict[str, int]]:
+        """Since the daemon started: counts, and rejects by reason."""
+        run = Counter(self._store.tally)
+        run.subtract(self._before)
+        return history.counts(run), history.rejects_by_reason(run)
+
+    def rejects_by_reason(self) -> dict[str, int]:
+        """Since the database was made."""
+        return history.rejects_by_reason(self._store.tally)
+
+    def rejects(self) -> tuple[RejectRow, ...]:
+        """The last rejected parts, newest first."""
+        while self._new_rejects:
+            row = self._new_rejects.popleft()
+            self._rejects.appendleft(
+                RejectRow(
+                    seq=row.seq,
+                    utc=row.utc,
+                    serial=row.serial,
+                    camera=row.camera,
+                    reason=Reason(row.reason),
+                    top_class=row.top_class,
+                    defect_probability=row.defect_probability,
+                )
+            )
+        return tuple(self._rejects)
+
+    def follow_clock(self) -> None:
+        """Take over a wall clock that was set; rows in the queue keep their times."""
+        self._utc_offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def _row(
+        self,
+        camera: str,
+        trigger: int,
+        frame: str,
+        triggered_ns: int,
+        judgement: Judgement,
+        crc: int | None,
+        latency_ns: tuple[int, int, int],
+        now_ns: int,
+    ) -> VerdictRow:
+        seq = self._next_seq
+        self._next_seq += 1
+        return VerdictRow(
+            seq=seq,
+            camera=camera,
+            trigger=trigger,
+            frame=frame,
+            serial=str(seq),
+            lot=self._lot,
+            utc=utc_text((triggered_ns + self._utc_offset_ns) / 1e9),
+            mono_ns=triggered_ns,
+            boot_id=self._boot_id,
+            decision=judgement.decision.value if judgement.decision else None,
+            verdict=judgement.verdict.value,
+            reason=judgement.reason.value,
+            detail=judgement.detail,
+            top_class=judgement.top_class,
+            defect_probability=judgement.defect_probability,
+            logits=judgement.logits,
+            crc=crc,
+            bundle=self._bundle,
+            read_us=latency_ns[0] // 1000,
+            wait_us=latency_ns[1] // 1000,
+            engine_us=latency_ns[2] // 1000,
+            total_us=(now_ns - triggered_ns) // 1000,
+        )
+
+    def _queue(self, row: VerdictRow, bin_: int | None, now_ns: int) -> None:
+        self._store.add(row, bin_)
+        if row.verdict != Verdict.PASS.value:
+            self._new_rejects.append(row)
+        if self._due_ns is None:
+            self._due_ns = now_ns + GROUP_NS
+        elif len(self._store.pending) >= GROUP_ROWS and not self.failure:
+            self._due_ns = now_ns
+
+
+def boot_id() -> str:
+    """Names this boot of the machine: monotonic times of different boots do not compare."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

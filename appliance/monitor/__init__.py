@@ -1,0 +1,1 @@
+"""Watching what the station does: rates, latencies, drift."""

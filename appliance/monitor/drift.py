@@ -1,0 +1,46 @@
+"""Drift of the predictions: does the last window of parts look like the parts the bundle was calibrated on?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from appliance.messages import Drift
+from calibration.histogram import kl, null_quantile, smoothed
+
+
+class DriftMonitor:
+    """Compares histograms of the defect probability, window by window, with the bundle's baseline.
+
+    Windows follow one another without overlap, so `false_alarm` is the probability of an alarm in each of them when
+    nothing drifts.
+
+    Attributes:
+        last: the last comparison.
+        bins: of the histograms.
+    """
+
+    def __init__(self, baseline: Sequence[int], window: int, false_alarm: float) -> None:
+        """`baseline` counts per bin; `window` parts per comparison; the limit is simulated once, here."""
+        draws = max(2000, math.ceil(5 / false_alarm))
+        self._limit = null_quantile(baseline, window, 1 - false_alarm, draws=min(draws, 20_000))
+        self._reference = smoothed(baseline)
+        self._window = window
+        self.bins = len(baseline)
+        self._counts = np.zeros(len(baseline), np.int64)
+        self._parts = 0
+        self.last = Drift(limit=self._limit)
+
+    def add(self, bin_: int) -> Drift | None:
+        """Count one judged part; the comparison when it completes a window, else None."""
+        self._counts[bin_] += 1
+        self._parts += 1
+        if self._parts < self._window:
+            return None
+        divergence = kl(smoothed(self._counts), self._reference)
+        self.last = Drift(parts=self._parts, kl=divergence, limit=self._limit, drifting=divergence > self._limit)
+        self._counts[:] = 0
+        self._parts = 0
+        return self.last

@@ -1,0 +1,28 @@
+"""Where frames come from, behind one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from appliance.sources.protocol import Shot, ShotError, Source
+from appliance.sources.replay import folder_source, raw_source
+
+__all__ = ["Shot", "ShotError", "Source", "open_source"]
+
+
+def open_source(settings: Mapping[str, Any], channels: int, start: int = 0) -> Source:
+    """The source that a camera section of station.toml describes.
+
+    Args:
+        settings: the section's values, validated by `appliance.config`.
+        channels: 1 or 3, what the bundle judges.
+        start: triggers already seen, so that a restarted camera process goes on where its predecessor ended.
+
+    Raises:
+        InputError: the folder or file is missing, empty or of the wrong kind.
+    """
+    kinds = {"folder": folder_source, "raw": raw_source}
+    make = kinds[settings["source"]]
+    return make(Path(settings["path"]), settings["fps"], settings["loop"], settings["count"], channels, start)

@@ -1,0 +1,168 @@
+"""What supervisor and workers say to each other, once a part or once a batch: packed records over ZeroMQ.
+
+Each message is one byte of kind and a record, little-endian. Rare messages (failures, the engine's settings) carry
+JSON. Nothing here can execute anything, and a record of the wrong length raises WireError.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.words import Reason
+
+HELLO = b"H"
+FRAME = b"F"
+MISSED = b"X"
+END = b"E"
+CREDIT = b"C"
+STOP = b"Q"
+LOAD = b"L"
+READY = b"R"
+BATCH = b"B"
+SCORES = b"S"
+
+_FRAME = struct.Struct("<cQIIqq")
+_BATCH = struct.Struct("<cQ")
+_SCORES = struct.Struct("<cQqqI")
+
+
+class WireError(ValueError):
+    """A worker sent something that is no message of ours."""
+
+
+@dataclass(frozen=True)
+class FrameNote:
+    """A camera has put a frame into a slot. Times: nanoseconds, monotonic. crc: CRC-32 of the tensor."""
+
+    trigger: int
+    slot: int
+    crc: int
+    triggered_ns: int
+    ready_ns: int
+    name: str
+
+    def pack(self) -> bytes:
+        """Message of kind FRAME."""
+        head = _FRAME.pack(FRAME, self.trigger, self.slot, self.crc, self.triggered_ns, self.ready_ns)
+        return head + self.name.encode("utf-8", "surrogateescape")
+
+    @classmethod
+    def unpack(cls, data: bytes) -> FrameNote:
+        """Inverse of pack. Raises WireError."""
+        if len(data) < _FRAME.size:
+            raise WireError(f"frame message of {len(data)} bytes")
+        _, trigger, slot, crc, triggered, ready = _FRAME.unpack_from(data)
+        return cls(trigger, slot, crc, triggered, ready, data[_FRAME.size :].decode("utf-8", "replace"))
+
+
+@dataclass(frozen=True)
+class MissNote:
+    """A trigger without a usable frame, and why."""
+
+    trigger: int
+    triggered_ns: int
+    reason: Reason
+    name: str
+    detail: str
+
+    def pack(self) -> bytes:
+        """Message of kind MISSED."""
+        return MISSED + json.dumps([self.trigger, self.triggered_ns, self.reason.value, self.name, self.detail]).encode(
+            "ascii"
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> MissNote:
+        """Inverse of pack. Raises WireError."""
+        try:
+            trigger, triggered, reason, name, detail = json.loads(data[1:])
+            # File names may hold bytes that are no text; nothing that reads the database should meet them.
+            clean = [str(text).encode("utf-8", "replace").decode() for text in (name, detail)]
+            return cls(int(trigger), int(triggered), Reason(reason), clean[0], clean[1])
+        except (ValueError, TypeError) as error:
+            raise WireError(f"miss message: {error}") from None
+
+
+def pack_credit(slots: Sequence[int]) -> bytes:
+    """Message of kind CREDIT: these slots may be written."""
+    return CREDIT + struct.pack(f"<{len(slots)}I", *slots)
+
+
+def unpack_credit(data: bytes) -> tuple[int, ...]:
+    """Inverse of pack_credit. Raises WireError."""
+    return _integers(data[1:])
+
+
+def pack_batch(number: int, slots: Sequence[int], crcs: Sequence[int]) -> bytes:
+    """Message of kind BATCH: judge these slots, whose tensors must have these checksums."""
+    return _BATCH.pack(BATCH, number) + struct.pack(f"<{2 * len(slots)}I", *slots, *crcs)
+
+
+def unpack_batch(data: bytes) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Inverse of pack_batch: (number, slots, checksums). Raises WireError."""
+    if len(data) <= _BATCH.size:
+        raise WireError(f"batch message of {len(data)} bytes")
+    values = _integers(data[_BATCH.size :])
+    half = len(values) // 2
+    return _BATCH.unpack_from(data)[1], values[:half], values[half:]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreNote:
+    """The engine's answer for one batch.
+
+    Attributes:
+        number: of the batch.
+        started_ns, ended_ns: monotonic.
+        whole: bool (n,): whether the tensor in the slot had the checksum it was announced with.
+        logits: float32 (n, classes).
+    """
+
+    number: int
+    started_ns: int
+    ended_ns: int
+    whole: NDArray[np.bool_]
+    logits: NDArray[np.float32]
+
+    def pack(self) -> bytes:
+        """Message of kind SCORES."""
+        head = _SCORES.pack(SCORES, self.number, self.started_ns, self.ended_ns, len(self.whole))
+        return head + self.whole.tobytes() + np.ascontiguousarray(self.logits, "<f4").tobytes()
+
+    @classmethod
+    def unpack(cls, data: bytes, classes: int) -> ScoreNote:
+        """Inverse of pack for a model with so many classes. Raises WireError."""
+        if len(data) < _SCORES.size:
+            raise WireError(f"score message of {len(data)} bytes")
+        _, number, started, ended, n = _SCORES.unpack_from(data)
+        if len(data) != _SCORES.size + n + 4 * n * classes:
+            raise WireError(f"score message of {len(data)} bytes for {n} parts and {classes} classes")
+        whole = np.frombuffer(data, np.bool_, n, _SCORES.size)
+        logits = np.frombuffer(data, "<f4", n * classes, _SCORES.size + n).reshape(n, classes)
+        return cls(number, started, ended, whole, logits)
+
+
+def pack_json(kind: bytes, value: Any) -> bytes:
+    """A rare message: kind and JSON."""
+    return kind + json.dumps(value).encode("ascii")
+
+
+def unpack_json(data: bytes) -> Any:
+    """Value of a message made by pack_json. Raises WireError."""
+    try:
+        return json.loads(data[1:])
+    except ValueError as error:
+        raise WireError(f"message {data[:1]!r}: {error}") from None
+
+
+def _integers(data: bytes) -> tuple[int, ...]:
+    if len(data) % 4:
+        raise WireError(f"{len(data)} bytes are no row of integers")
+    return struct.unpack(f"<{len(data) // 4}I", data)
