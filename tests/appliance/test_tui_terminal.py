@@ -155,6 +155,7 @@ def test_without_a_terminal_one_is_told_what_to_use(tmp_path: Path, monkeypatch:
             "camera": {"top": {"source": "folder", "path": tmp_path}},
         }
     )
-    with open(os.devnull) as nothing, pytest.raises(InputError, match="appliance status"):
+    with open(os.devnull) as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        run_tui(station)
+        with pytest.raises(InputError, match="appliance status"):
+            run_tui(station)
