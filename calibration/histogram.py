@@ -18,11 +18,11 @@ BINS = 20
 
 
 def bin_index(probability: ArrayLike, bins: int = BINS) -> Ints:
-    """Bin of each probability in 0..1: int64, 0..bins-1; 1.0 lies in the last. NaN raises ValueError."""
+    """Bin of each probability: int64, 0..bins-1; 1.0 lies in the last. Outside 0..1, or NaN: ValueError."""
     p = np.asarray(probability, dtype=np.float64)
-    if np.isnan(p).any():
-        raise ValueError("a probability is NaN")
-    return np.clip((p * bins).astype(np.int64), 0, bins - 1)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("a probability is NaN or lies outside 0..1")
+    return np.minimum((p * bins).astype(np.int64), bins - 1)
 
 
 def confidence_histogram(probability: ArrayLike, bins: int = BINS) -> Ints:
@@ -78,6 +78,8 @@ def null_quantile(baseline: ArrayLike, n: int, level: float, draws: int = 2000, 
 
     Simulated as the alarm is computed, with smoothing, and with the baseline's own sampling error: each draw
     takes a true distribution from the baseline's Dirichlet posterior (Jeffreys prior), then n parts from it.
+    Where many bins are all but empty the prior takes them for fuller than they are, and alarms come less often
+    than 1 - level.
 
     Args:
         baseline: counts (bins,) of the calibration set.

@@ -168,9 +168,15 @@ def _quantiles(value: float, values: Floats, level: float = 0.95) -> Interval:
 
 
 def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
-    """Area under the ROC curve by ranks, ties counted half (Mann-Whitney U); NaN where one class is missing."""
+    """Area under the ROC curve by ranks, ties counted half (Mann-Whitney U); NaN where one class is missing.
+
+    Raises:
+        ValueError: the two are not rows of equal length, or a score is NaN.
+    """
     s = np.asarray(scores, dtype=np.float64)
     is_positive = np.asarray(positive, dtype=bool)
+    if s.ndim != 1 or s.shape != is_positive.shape or np.isnan(s).any():
+        raise ValueError(f"scores {s.shape} and truth {is_positive.shape} are not two rows of equal length without NaN")
     n_pos, n_neg = int(is_positive.sum()), int((~is_positive).sum())
     if n_pos == 0 or n_neg == 0:
         return float("nan")

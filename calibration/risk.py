@@ -75,12 +75,16 @@ def escape_overkill_curve(defect_probability: ArrayLike, is_defect: ArrayLike) -
 
 
 def escape_at_overkill(defect_probability: ArrayLike, is_defect: ArrayLike, overkill: float = 0.10) -> float:
-    """Escape rate at the lowest threshold that rejects at most `overkill` of the good parts. NaN without defects.
+    """Escape rate at the lowest threshold that rejects at most `overkill` of the good parts.
+
+    NaN without defects or without good parts.
 
     A property of the ranking on these parts (the threshold is read off the same parts), like a point on a ROC
     curve; the escape rate of a bundle is measured with the bundle's own threshold instead.
     """
     curve = escape_overkill_curve(defect_probability, is_defect)
+    if np.isnan(curve.overkill[0]):
+        return float("nan")
     return float(curve.escape[np.argmax(curve.overkill <= overkill + 1e-12)])
 
 
@@ -117,53 +121,60 @@ class Thresholds:
 def choose_thresholds(
     defect_probability: ArrayLike, is_defect: ArrayLike, costs: Costs, prevalence: float | None = None
 ) -> Thresholds:
-    """The two thresholds of least mean cost on calibration scores.
+    """The two thresholds of least mean cost on calibration scores, by an exact search over all pairs of cuts.
 
     A defect probability <= ok_below passes (cost of escape if it was a defect), >= defect_above is scrapped (cost
-    of overkill if it was good), between them a person decides (cost of review). Since the bands do not interact,
-    each is found on its own by an exact search over all cuts; among equal cuts the stricter one is taken.
+    of overkill if it was good), between them a person decides (cost of review). Among pairs that cost the same the
+    one that passes least is taken, then the one that scraps most.
 
     Args:
         defect_probability: (n,), calibrated. is_defect: (n,). Both kinds must be present.
         costs: see Costs.
         prevalence: share of defects on the line; None takes the share in the data. Calibration sets are richer
             in defects than a line, which only makes the thresholds stricter than the line needs.
+
+    Raises:
+        ValueError: one kind is missing, scores outside 0..1, or a prevalence outside (0, 1).
     """
     p, d = _checked(defect_probability, is_defect)
     n_defects, n_good = int(d.sum()), int((~d).sum())
     if n_defects == 0 or n_good == 0:
         raise ValueError(f"thresholds need defects and good parts; there are {n_defects} and {n_good}")
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(f"defect probabilities lie in {p.min()}..{p.max()}, not in 0..1")
     share = n_defects / len(p) if prevalence is None else prevalence
     if not 0 < share < 1:
         raise ValueError(f"prevalence is {share}; it must lie between 0 and 1")
-    weight = np.where(d, share / n_defects, (1 - share) / n_good)
     order = np.argsort(p, kind="stable")
-    p, d, weight = p[order], d[order], weight[order]
-    last = np.append(p[1:] != p[:-1], True)  # equal scores cannot be cut apart
-    # passing the k lowest costs their escapes and saves their review; k = 0 passes nothing
+    p, d = p[order], d[order]
+    weight = np.where(d, share / n_defects, (1 - share) / n_good)
+    # passing the k lowest costs their escapes and saves their review; scrapping from m on likewise
     passing = np.concatenate([[0.0], np.cumsum(weight * (np.where(d, costs.escape, 0.0) - costs.review))])
-    passing[1:][~last] = np.inf
-    k = int(np.argmin(passing))
-    # scrapping from k on costs their overkill and saves their review
     scrap = weight * (np.where(d, 0.0, costs.overkill) - costs.review)
     scrapping = np.concatenate([np.cumsum(scrap[::-1])[::-1], [0.0]])
-    scrapping[1:-1][~last[:-1]] = np.inf
-    scrapping[:k] = np.inf
-    m = int(np.argmin(scrapping))
-    ok_below = _between(p, k)
-    # with no review band both cuts fall together; DecisionRule wants them apart by at least one float
-    defect_above = max(_between(p, m), float(np.nextafter(ok_below, 2.0)))
-    if defect_above > 1.0:
-        ok_below, defect_above = float(np.nextafter(1.0, 0.0)), 1.0
+    tied = np.concatenate([[p[0] <= 0.0], p[1:] == p[:-1], [p[-1] >= 1.0]])
+    passing[tied] = scrapping[tied] = np.inf  # equal scores cannot be cut apart; 0 always passes, 1 is always scrapped
+    best = np.minimum.accumulate(scrapping[::-1])[::-1]  # the least over all m >= k
+    k = int(np.argmin(passing + best))
+    m = k + int(np.argmin(scrapping[k:]))
+    ok_below, defect_above = _cuts(p, k, m)
     return Thresholds(ok_below, defect_above, float(passing[k] + scrapping[m] + costs.review * weight.sum()))
 
 
-def _between(p: Floats, k: int) -> float:
-    """A threshold with p[:k] on or below it and p[k:] above: midway, so that neither neighbour decides alone."""
-    low = p[k - 1] if k > 0 else 0.0
-    high = p[k] if k < len(p) else 1.0
-    middle = float((low + high) / 2)
-    return middle if middle < high or k == len(p) else float(low)
+def _cuts(p: Floats, k: int, m: int) -> tuple[float, float]:
+    """Thresholds that pass p[:k] and scrap p[m:], k <= m: midway to the neighbour, so that neither decides alone."""
+    edges = np.concatenate([[0.0], p, [1.0]])  # p[:k] <= edges[k], edges[k + 1] <= p[k:]
+    ok_below = _midway(edges[k], edges[k + 1])
+    if m == k:  # no review band: the two are neighbouring floats
+        return ok_below, float(np.nextafter(ok_below, 2.0))
+    below = _midway(edges[m], edges[m + 1])
+    return ok_below, max(below, float(np.nextafter(edges[m], 2.0)))
+
+
+def _midway(low: float, high: float) -> float:
+    """Of low < high: low <= result < high, also where no float lies between them."""
+    middle = (low + high) / 2
+    return float(middle if middle < high else low)
 
 
 def _checked(defect_probability: ArrayLike, is_defect: ArrayLike) -> tuple[Floats, Bools]:

@@ -42,7 +42,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     if (z[rows, y] == 0).all():
         smoothing = 1.0 / (len(y) + 2)
         target = target * (1 - smoothing) + (1 - target) * smoothing / max(1, z.shape[1] - 1)
-    return float(np.exp(_root_of_slope(z, target)))
+    return float(np.clip(np.exp(_root_of_slope(z, target)), LEAST, MOST))
 
 
 def checked(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -66,6 +66,8 @@ def checked(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], 
 def _plausible(z: NDArray[np.float64], y: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     spread = z.max(axis=1) - z.min(axis=1)
     centre = np.median(spread)
+    if centre == 0.0:  # most rows say nothing: no scale to call any other implausible
+        return z, y
     deviation = 1.4826 * np.median(np.abs(spread - centre))
     # the floor keeps rows of nearly constant range from calling small differences implausible
     keep = spread <= centre + OUTLIER_DEVIATIONS * max(deviation, 0.1 * centre)
@@ -82,6 +84,8 @@ def _root_of_slope(z: NDArray[np.float64], target: NDArray[np.float64]) -> float
         # d NLL / d(1/T) = sum z (p - target): negative while more confidence still helps
         return float(((p - target) * z).sum())
 
+    if not z.any():  # no row says anything: every temperature is as good
+        return 0.0
     low, high = np.log(LEAST), np.log(MOST)
     if slope(low) <= 0.0:
         return float(low)

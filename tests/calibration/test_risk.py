@@ -1,0 +1,207 @@
+"""Escapes against overkill: intervals, curves and thresholds, each against brute force."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from calibration.decision import Decision, DecisionRule
+from calibration.risk import Costs, choose_thresholds, escape_at_overkill, escape_overkill_curve, wilson
+
+parts = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=14)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (1, 10, 0.0179, 0.4042),
+        (5, 10, 0.2366, 0.7634),
+        (10, 10, 0.7225, 1.0),
+        (81, 263, 0.2553, 0.3662),
+    ],
+)
+def test_wilson_against_published_values(successes: int, trials: int, low: float, high: float) -> None:
+    """The last is Newcombe 1998, table I."""
+    interval = wilson(successes, trials)
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+@given(trials=st.integers(1, 3000), data=st.data(), level=st.sampled_from([0.8, 0.9, 0.95, 0.999]))
+def test_wilson_is_that_of_scipy(trials: int, data: st.DataObject, level: float) -> None:
+    """And holds its estimate."""
+    successes = data.draw(st.integers(0, trials))
+    ours = wilson(successes, trials, level)
+    theirs = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    assert ours.low == pytest.approx(theirs.low, abs=1e-9)
+    assert ours.high == pytest.approx(theirs.high, abs=1e-9)
+    assert 0 <= ours.low <= ours.value <= ours.high <= 1
+
+
+def test_no_trials_say_nothing() -> None:
+    """Anything from 0 to 1."""
+    interval = wilson(0, 0)
+    assert math.isnan(interval.value)
+    assert (interval.low, interval.high) == (0, 1)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(3, 2), (-1, 2)])
+def test_impossible_counts_are_refused(successes: int, trials: int) -> None:
+    """More successes than trials."""
+    with pytest.raises(ValueError, match="successes in"):
+        wilson(successes, trials)
+
+
+@given(parts=parts)
+def test_the_curve_is_what_counting_gives(parts: list[tuple[int, bool]]) -> None:
+    """At every threshold, ties and missing kinds included."""
+    p, d = np.array([v / 8 for v, _ in parts]), np.array([x for _, x in parts])
+    curve = escape_overkill_curve(p, d)
+    assert curve.threshold.tolist() == [-np.inf, *sorted(set(p.tolist()))]
+    for t, escape, overkill in zip(curve.threshold, curve.escape, curve.overkill, strict=True):
+        passed = p <= t
+        assert np.isnan(escape) if not d.any() else escape == pytest.approx(passed[d].mean())
+        assert np.isnan(overkill) if d.all() else overkill == pytest.approx((~passed[~d]).mean())
+
+
+@given(parts=parts, limit=st.sampled_from([0.0, 0.1, 0.2, 1 / 3, 0.5, 1.0]))
+def test_escape_at_overkill_is_the_least_escape_within_the_limit(parts: list[tuple[int, bool]], limit: float) -> None:
+    """Tried with every threshold; NaN where one kind is missing."""
+    p, d = np.array([v / 8 for v, _ in parts]), np.array([x for _, x in parts])
+    found = escape_at_overkill(p, d, limit)
+    if d.all() or not d.any():
+        assert math.isnan(found)
+        return
+    tried = [(p[d] <= t).mean() for t in (-1, *p) if (p[~d] > t).mean() <= limit + 1e-12]
+    assert found == pytest.approx(min(tried))
+
+
+def test_a_perfect_and_a_useless_ranking() -> None:
+    """No escapes; as many escapes as the line passes good parts."""
+    d = np.repeat([False, True], 50)
+    assert escape_at_overkill(np.linspace(0, 1, 100), d) == 0
+    assert escape_at_overkill(np.tile(np.linspace(0, 1, 50), 2), d, 0.1) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("p", "d"), [([0.1, float("nan")], [True, False]), ([0.1], [True, False]), ([], [])])
+def test_scores_that_cannot_be_cut_are_refused(p: list[float], d: list[bool]) -> None:
+    """NaN, unequal lengths, none."""
+    with pytest.raises(ValueError, match=r"scores"):
+        escape_overkill_curve(p, d)
+
+
+def cost_of(p: np.ndarray, d: np.ndarray, low: float, high: float, costs: Costs, prevalence: float | None) -> float:
+    """Mean cost per part of two thresholds, by asking the decision rule about every part."""
+    rule = DecisionRule(("ok", "bad"), "ok", 1.0, low, high, "", "")
+    share = d.mean() if prevalence is None else prevalence
+    total = 0.0
+    for value, defect in zip(p.tolist(), d.tolist(), strict=True):
+        decision = rule.decide_probability(value)
+        weight = share / d.sum() if defect else (1 - share) / (~d).sum()
+        if decision is Decision.UNSURE:
+            total += weight * costs.review
+        elif decision is Decision.OK and defect:
+            total += weight * costs.escape
+        elif decision is Decision.DEFECT and not defect:
+            total += weight * costs.overkill
+    return total
+
+
+def all_thresholds(p: np.ndarray) -> list[tuple[float, float]]:
+    """Every pair that treats the parts differently."""
+    cuts = sorted({0.0, 1.0, *p.tolist()})
+    cuts += [float(np.nextafter(c, 2.0)) for c in cuts if c < 1] + [(a + b) / 2 for a, b in itertools.pairwise(cuts)]
+    return [(low, high) for low in cuts for high in cuts if low < high]
+
+
+price = st.sampled_from([0.1, 0.4, 0.5, 0.9, 1.0, 2.0, 5.0, 20.0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(parts=parts, escape=price, overkill=price, review=price, prevalence=st.sampled_from([None, 0.01, 0.3]))
+def test_no_pair_of_thresholds_is_cheaper(
+    parts: list[tuple[int, bool]], escape: float, overkill: float, review: float, prevalence: float | None
+) -> None:
+    """Any costs, reviews dearer than scrap included; scores of exactly 0 and 1 included. The cost told is the cost."""
+    p, d = np.array([v / 8 for v, _ in parts]), np.array([x for _, x in parts])
+    assume(d.any() and not d.all())
+    costs = Costs(escape, overkill, review)
+    found = choose_thresholds(p, d, costs, prevalence)
+    assert 0 <= found.ok_below < found.defect_above <= 1
+    ours = cost_of(p, d, found.ok_below, found.defect_above, costs, prevalence)
+    assert found.cost_per_part == pytest.approx(ours, abs=1e-9)
+    best = min(cost_of(p, d, low, high, costs, prevalence) for low, high in all_thresholds(p))
+    assert ours == pytest.approx(best, abs=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    p=st.lists(st.floats(0, 1), min_size=2, max_size=12),
+    data=st.data(),
+    neighbours=st.booleans(),
+)
+def test_the_cost_told_is_the_cost_for_any_scores(p: list[float], data: st.DataObject, neighbours: bool) -> None:
+    """Neighbouring floats, denormals and values next to 0 and 1 are cut where the search cut them."""
+    if neighbours:
+        p = [*p, *(float(np.nextafter(v, 2.0)) for v in p if v < 1)]
+    d = np.array(data.draw(st.lists(st.booleans(), min_size=len(p), max_size=len(p))))
+    assume(d.any() and not d.all())
+    scores = np.array(p)
+    found = choose_thresholds(scores, d, Costs())
+    told = cost_of(scores, d, found.ok_below, found.defect_above, Costs(), None)
+    assert found.cost_per_part == pytest.approx(told, abs=1e-9)
+
+
+def test_dearer_escapes_pass_fewer_parts() -> None:
+    """And cheaper reviews widen the band of doubt."""
+    rng = np.random.default_rng(0)
+    d = rng.random(2000) < 0.2
+    p = 1 / (1 + np.exp(-(rng.normal(0, 1.5, 2000) + np.where(d, 1.5, -1.5))))
+    limits = [choose_thresholds(p, d, Costs(escape, 1, 0.5)).ok_below for escape in (2, 20, 200)]
+    assert limits == sorted(limits, reverse=True)
+    cheap, dear = choose_thresholds(p, d, Costs(20, 1, 0.05)), choose_thresholds(p, d, Costs(20, 1, 0.9))
+    assert cheap.defect_above - cheap.ok_below > dear.defect_above - dear.ok_below
+
+
+def test_on_calibrated_scores_the_thresholds_are_those_of_decision_theory() -> None:
+    """Pass while escape x p < review, scrap from where overkill x (1 - p) < review."""
+    rng = np.random.default_rng(1)
+    p = rng.random(60_000)
+    found = choose_thresholds(p, rng.random(60_000) < p, Costs(escape=5, overkill=2, review=0.5))
+    assert found.ok_below == pytest.approx(0.5 / 5, abs=0.03)
+    assert found.defect_above == pytest.approx(1 - 0.5 / 2, abs=0.03)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["escape", "overkill", "review"])
+def test_a_cost_that_is_no_price_is_refused(name: str, value: float) -> None:
+    """It names which."""
+    with pytest.raises(ValueError, match=f"cost of {name}"):
+        Costs(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("p", "d", "prevalence", "told"),
+    [
+        ([0.1, 0.2], [False, False], None, "there are 0 and 2"),
+        ([0.1, 0.2], [True, True], None, "there are 2 and 0"),
+        ([0.1, 0.2], [False, True], 0.0, "prevalence is 0"),
+        ([0.1, 0.2], [False, True], 1.0, "prevalence is 1"),
+        ([0.1, 0.2], [False, True], float("nan"), "prevalence is nan"),
+        ([0.1, 1.2], [False, True], None, "not in 0..1"),
+        ([-0.1, 0.2], [False, True], None, "not in 0..1"),
+        ([0.1, float("nan")], [False, True], None, "not finite"),
+    ],
+)
+def test_thresholds_need_both_kinds_and_probabilities(
+    p: list[float], d: list[bool], prevalence: float | None, told: str
+) -> None:
+    """Each refusal says what is wrong."""
+    with pytest.raises(ValueError, match=told):
+        choose_thresholds(p, d, Costs(), prevalence)
