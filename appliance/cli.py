@@ -97,13 +97,23 @@ def status(config: Path, as_json: bool) -> None:
     emit(now, as_json, table)
 
 
-@main.command(epilog=example("appliance tui --config station.toml"))
+@main.command(epilog=example("appliance tui --config station.toml --operator Jana"))
 @config_option
-def tui(config: Path) -> None:
-    """The operator's screen: counts, rejects, alerts. Needs a terminal of at least 80x24; keys only."""
+@click.option("--operator", default="", metavar="NAME", help="Recorded with acknowledgements; otherwise asked for.")
+@json_option
+def tui(config: Path, operator: str, as_json: bool) -> None:
+    """The operator's screen: counts, rejects, alerts. Needs a terminal of at least 80x24; keys only.
+
+    With --json, what the screen would show now is printed instead, and no terminal is needed.
+    """
+    from appliance.client import fetch_status
     from appliance.tui.app import run_tui
 
-    run_tui(load_station(config))
+    station = load_station(config)
+    if as_json:
+        emit(fetch_status(station), as_json)
+    else:
+        run_tui(station, operator)
 
 
 if __name__ == "__main__":

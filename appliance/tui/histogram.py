@@ -55,9 +55,9 @@ def histogram_lines(view: View, width: int, height: int) -> Lines:
 
 
 def _drift_line(view: View, width: int) -> Content:
-    drift = view.live.drift if view.live else None
-    if drift is None:
+    if not view.running:
         return Content(f" drift {UNKNOWN}").stylize("$dim")
+    drift = view.running.drift
     if not drift.parts:
         return Content(" drift: too few parts").stylize("$dim")
     word = "DRIFT" if drift.drifting else "drift"

@@ -47,6 +47,11 @@ class View:
         """The status if it is true now."""
         return self.feed.live
 
+    @property
+    def running(self) -> Status | None:
+        """The status if a daemon gave it. What comes from the database of a stopped one has counts, but no pace."""
+        return self.live if self.live and self.live.uptime_s > 0 else None
+
 
 @dataclass(frozen=True)
 class StateText:
@@ -158,19 +163,15 @@ def _indented(text: str, width: int) -> Lines:
 
 def figure_lines(view: View, width: int, height: int) -> Lines:
     """The five figures one looks for first: a row of labels, a row of values."""
-    status = view.live
     values = [UNKNOWN] * 5
-    if status:
-        c = status.counts
-        running = status.uptime_s > 0  # the database knows no pace
+    if view.live:
+        c = view.live.counts
         inspected = c.triggers - c.not_inspected
-        values = [
-            percent(wilson(c.ok, inspected).value),
-            percent(wilson(inspected, c.triggers).value),
-            per_second(status.rate) if running else UNKNOWN,
-            milliseconds(status.latency.p50) if running and c.triggers else UNKNOWN,
-            milliseconds(status.latency.p99) if running and c.triggers else UNKNOWN,
-        ]
+        values[:2] = [percent(wilson(c.ok, inspected).value), percent(wilson(inspected, c.triggers).value)]
+    if view.running:
+        values[2] = per_second(view.running.rate)
+    if view.running and view.running.counts.triggers:
+        values[3:] = [milliseconds(view.running.latency.p50), milliseconds(view.running.latency.p99)]
     labels = ["Yield", "Availability", "Throughput", "Latency p50", "Latency p99"]
     column = max(13, (width - 2) // 5)
     return [
@@ -186,13 +187,15 @@ def count_lines(view: View, width: int, height: int) -> Lines:
     inspected = c.triggers - c.not_inspected
     return [
         rule("Parts", width),
-        Content(f"{'parts':>26}{'share':>10}   95 % interval").stylize("$dim"),
+        Content(f"{'parts':>28}{'share':>10}  95 % interval").stylize("$dim"),
         _outcome(OK, "OK", c.ok, inspected, "$text-success", known),
         _outcome(DEFECT, "DEFECT", c.defect, inspected, "$text-error", known),
         _outcome(UNSURE, "UNSURE", c.unsure, inspected, "$text-warning", known),
         _outcome(" ", "of inspected", inspected, c.triggers, "$dim", known),
         _outcome(MISSED, "NOT INSPECTED", c.not_inspected, c.triggers, "$text-accent", known),
-        Content.assemble(("   of triggers     ", "$dim"), cell(count(c.triggers) if known else UNKNOWN, 7, right=True)),
+        Content.assemble(
+            ("   of triggers   ", "$dim"), cell(count(c.triggers, 11) if known else UNKNOWN, 11, right=True)
+        ),
     ]
 
 
@@ -201,9 +204,9 @@ def _outcome(sign: str, name: str, number: int, of: int, style: str, known: bool
     return Content.assemble(
         (f" {sign} ", style),
         cell(name, 14, style),
-        cell(count(number) if known else UNKNOWN, 9, "bold" if sign.strip() else "", right=True),
+        cell(count(number, 11) if known else UNKNOWN, 11, "bold" if sign.strip() else "", right=True),
         cell(percent(interval.value) if known else UNKNOWN, 10, right=True),
-        "   ",
+        "  ",
         cell(limits(interval) if known and of else UNKNOWN, 14, "$dim"),
     )
 
@@ -249,7 +252,9 @@ def reason_lines(view: View, width: int, height: int) -> Lines:
         rows = [*rows[: room - 1], (sum(n for n, _ in rest), f"{len(rest)} more")]
     for number, name in rows:
         sign = REASON_SIGNS.get(name, MISSED)
-        lines.append(Content.assemble(f" {sign} ", cell(name, width - 12), cell(count(number), 8, "bold", right=True)))
+        lines.append(
+            Content.assemble(f" {sign} ", cell(name, width - 13), cell(count(number, 9), 9, "bold", right=True))
+        )
     if not rows:
         lines.append(Content(f"   {'none' if view.live else UNKNOWN}").stylize("$dim"))
     return lines

@@ -35,9 +35,10 @@ def _harmless(char: str) -> str:
     return "\ufffd" if unicodedata.category(char) in _REPLACED else char
 
 
-def count(number: int) -> str:
-    """1234567 -> 1,234,567."""
-    return f"{number:,}"
+def count(number: int, width: int = 99) -> str:
+    """1234567 -> 1,234,567; without the commas where that does not fit into `width`."""
+    grouped = f"{number:,}"
+    return grouped if len(grouped) <= width else str(number)
 
 
 def percent(share: float, unit: str = " %") -> str:

@@ -45,7 +45,7 @@ def numbers(text: str) -> list[str]:
     return [word for word in text.split() if any(c.isdigit() for c in word)]
 
 
-@given(st.integers(0, 10**6), st.integers(0, 10**5), st.integers(0, 10**5), st.integers(0, 10**6))
+@given(st.integers(0, 10**9), st.integers(0, 10**5), st.integers(0, 10**5), st.integers(0, 10**9))
 def test_counts_are_never_merged(ok: int, defect: int, unsure: int, missed: int) -> None:
     """Each outcome has its row, and rejects without a judgement never dilute a share of judged parts."""
     counts = Counts(triggers=ok + defect + unsure + missed, ok=ok, defect=defect, unsure=unsure, not_inspected=missed)
