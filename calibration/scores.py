@@ -6,7 +6,6 @@ The text form is exact: floats are written with as many digits as float32 needs 
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from calibration.errors import InputError
 
 PREFIX = "logit:"
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Scores:
         return np.asarray(self.labels != self.ok_index)
 
     def write(self, path: Path) -> None:
-        """Write the CSV; `read` gives equal scores back."""
+        """Write the CSV; `read` gives equal scores back. Raises ValueError for a class name that ends in `*`."""
+        if any(name.endswith("*") for name in self.classes):
+            raise ValueError(f"a class name of {list(self.classes)} ends in '*', the mark of the OK class")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -69,28 +71,30 @@ class Scores:
         """
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))
+                reader = csv.reader(file)
+                rows = [(reader.line_num, row) for row in reader if row]
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}; give a scores file made by trainer") from None
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path}: not a scores CSV ({error})") from None
         if len(rows) < 2:
             raise InputError(f"{path}: no scores in it; expected a header and at least one row")
-        classes, ok_class = _header(path, rows[0], ok_class)
-        width = 3 + len(classes)
+        classes, ok_class = _header(path, rows[0][1], ok_class)
         labels = np.empty(len(rows) - 1, np.int64)
         logits = np.empty((len(rows) - 1, len(classes)), np.float32)
-        for i, row in enumerate(rows[1:]):
-            where = f"{path}, line {i + 2}"
-            if len(row) != width:
-                raise InputError(f"{where}: {len(row)} fields; expected {width}")
-            if row[2] not in classes:
-                raise InputError(f"{where}: label {row[2]!r} is none of the classes {list(classes)}")
-            labels[i] = classes.index(row[2])
-            for j, text in enumerate(row[3:]):
-                logits[i, j] = _number(text, f"{where}, column {PREFIX}{classes[j]}")
-        paths, groups = tuple(r[0] for r in rows[1:]), tuple(r[1] for r in rows[1:])
+        for i, (line, row) in enumerate(rows[1:]):
+            labels[i], logits[i] = _row(f"{path}, line {line}", row, classes)
+        paths, groups = tuple(row[0] for _, row in rows[1:]), tuple(row[1] for _, row in rows[1:])
         return cls(classes, ok_class, paths, groups, labels, logits)
+
+
+def _row(where: str, row: list[str], classes: tuple[str, ...]) -> tuple[int, list[float]]:
+    if len(row) != 3 + len(classes):
+        raise InputError(f"{where}: {len(row)} fields; expected {3 + len(classes)}")
+    if row[2] not in classes:
+        raise InputError(f"{where}, column label: {row[2]!r} is none of the classes {list(classes)}")
+    values = [_number(text, f"{where}, column {PREFIX}{name}") for name, text in zip(classes, row[3:], strict=True)]
+    return classes.index(row[2]), values
 
 
 def _header(path: Path, header: list[str], ok_class: str | None) -> tuple[tuple[str, ...], str]:
@@ -117,6 +121,6 @@ def _number(text: str, where: str) -> float:
         value = float(text)
     except ValueError:
         raise InputError(f"{where}: {text!r} is not a number") from None
-    if not math.isfinite(value):
+    if not abs(value) <= FLOAT32_MAX:  # false for NaN too
         raise InputError(f"{where}: the value is {text}; scores must be finite. Export the model again or drop the row")
     return value
