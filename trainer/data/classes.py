@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from calibration.errors import InputError
 from trainer.data.fields import check_header
-from trainer.data.names import is_safe, listed, printable
+from trainer.data.names import is_safe, listed
 
 # fmt: off
 OK_NAMES = frozenset((
@@ -36,7 +36,7 @@ def choose_ok(counts: Mapping[str, int], wanted: str | None) -> tuple[str, str, 
     """
     if wanted is not None:
         if wanted not in counts:
-            raise InputError(f"--ok {printable(wanted)}: no such class; the classes are {', '.join(sorted(counts))}")
+            raise InputError(f"--ok {wanted!r}: no such class; the classes are {', '.join(sorted(counts))}")
         return wanted, "named by the user", None
     for says_ok in (_is_ok_name, _holds_ok_word):
         found = sorted(name for name in counts if says_ok(name))
@@ -93,7 +93,7 @@ def read_groups(path: Path, images: Sequence[str]) -> tuple[dict[str, str], list
         if not row:
             continue
         if len(row) != 2 or not row[0].strip() or not row[1].strip() or not is_safe(row[0] + row[1]):
-            raise InputError(f"{path}, line {line}: {[printable(f) for f in row]} is not one path and one group name")
+            raise InputError(f"{path}, line {line}: {row} is not one path and one group name")
         name, group = PurePosixPath(row[0].strip().replace("\\", "/")).as_posix(), row[1].strip()
         if found.setdefault(name, group) != group:
             raise InputError(f"{path}, line {line}: {name!r} is in group {found[name]!r} and in {group!r}; keep one")

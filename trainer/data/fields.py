@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import InputError
-from trainer.data.names import class_name, is_safe, printable
+from trainer.data.names import class_name, is_safe
 
 SOFT_TOLERANCE = 0.02
 """How far a soft label's written probabilities may miss a sum of 1: three times 0.33 is meant as a third each."""
@@ -18,7 +18,7 @@ def check_header(path: Path, header: list[str], columns: tuple[str, ...]) -> Non
     """Raise InputError unless the header is exactly `columns`, in this order."""
     for name in header:
         if name not in columns:
-            raise InputError(f"{path}, line 1: unknown column {printable(name)!r}; expected {','.join(columns)}")
+            raise InputError(f"{path}, line 1: unknown column {name!r}; expected {','.join(columns)}")
     for name in columns:
         if name not in header:
             raise InputError(f"{path}, line 1: column {name!r} is missing; expected {','.join(columns)}")
@@ -45,13 +45,11 @@ def parse_soft(where: str, text: str, classes: tuple[str, ...]) -> tuple[float, 
     for part in text.split(";"):
         name, colon, number = part.rpartition(":")
         if not colon or name not in classes or name in found:
-            raise InputError(
-                f"{where}: {printable(part)!r} is not CLASS:PROBABILITY with each class of {list(classes)} once"
-            )
+            raise InputError(f"{where}: {part!r} is not CLASS:PROBABILITY with each class of {list(classes)} once")
         try:
             found[name] = float(number)
         except ValueError:
-            raise InputError(f"{where}: {printable(number)!r} is not a number; write e.g. {name}:0.67") from None
+            raise InputError(f"{where}: {number!r} is not a number; write e.g. {name}:0.67") from None
         if not (math.isfinite(found[name]) and 0.0 <= found[name] <= 1.0):
             raise InputError(f"{where}: the probability of {name!r} is {number}; it must lie in 0..1")
     total = math.fsum(found.values())
@@ -83,7 +81,7 @@ def parse_settings(path: Path, version: int, fields: tuple[str, ...]) -> dict[st
     del values["version"]
     for name in values:
         if name not in fields:
-            raise InputError(f"{path}: unknown field {printable(name)!r}; expected {', '.join(fields)}")
+            raise InputError(f"{path}: unknown field {name!r}; expected {', '.join(fields)}")
     for name in fields:
         if name not in values:
             raise InputError(f"{path}: field {name!r} is missing; import the images again")
@@ -99,7 +97,7 @@ def _checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{path}, classes: expected a list of names")
     for name in classes:
         if class_name(name, f"{path}, classes") != name:
-            raise InputError(f"{path}, classes: {printable(name)!r} holds ; : * / \\ or blanks; rename it")
+            raise InputError(f"{path}, classes: {name!r} holds ; : * / \\ or blanks; rename it")
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise InputError(f"{path}, classes: {classes}; at least two different names are needed")
     if values["ok_class"] not in classes:

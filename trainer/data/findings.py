@@ -39,7 +39,7 @@ def split_warnings(
         labels = {item.label for item in items if item.split == split}
         if not labels:
             raise InputError(
-                f"no image is left for {split}: the classes have too few groups (parts); add parts or correct groups.csv"
+                f"no image is left for {split}: too few groups (parts) in the classes; add parts or correct groups.csv"
             )
         if ok_class not in labels or labels == {ok_class}:
             lacks = "good part" if ok_class not in labels else "defect"
@@ -56,7 +56,7 @@ def split_warnings(
 
 
 def twin_warnings(twins: Twins, items: Sequence[Item], test_twins: int) -> list[str]:
-    """What near-twins in different splits mean, with the ten most alike by name. `test_twins`: test images among them."""
+    """What near-twins across splits mean, the ten most alike by name. `test_twins`: test images among them."""
     if len(twins.pairs) == 0:
         return []
     strongest = np.argsort(-twins.similarity, kind="stable")[:10]

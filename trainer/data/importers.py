@@ -21,7 +21,7 @@ from calibration.errors import InputError
 from trainer.data.classes import choose_ok, read_groups
 from trainer.data.findings import TWINS, pixel_warnings, split_warnings, twin_warnings
 from trainer.data.manifest import MANIFEST, SETTINGS, SPLITS, Dataset, Item, write_dataset
-from trainer.data.names import class_name, listed, printable
+from trainer.data.names import class_name, is_safe, listed
 from trainer.data.scan import list_images, look_at
 from trainer.data.splits import DEFAULT_FRACTIONS, grouped_split
 from trainer.data.twins import Twins, find_twins, united
@@ -153,6 +153,9 @@ def import_folder(
     if out.resolve() == root or root in out.resolve().parents:
         raise InputError(f"{out}: lies inside the image folder {directory}; put the dataset elsewhere with --out")
     _check_out(out, options.force)
+    for what, text in (("DIR", str(root)), ("--name", name or ""), ("--licence", licence)):
+        if not is_safe(text):
+            raise InputError(f"{what} {text!r}: holds control characters; choose another")
     listing = list_images(root)
     labels, notes = _labels(directory, listing.images)
     grouping: dict[str, str] = {}
@@ -167,7 +170,7 @@ def import_folder(
     ]
     if listing.ignored.get("unprintable name"):
         notes.append(f"{listing.ignored['unprintable name']} image(s) have names that cannot be written; rename them")
-    source = _Source(name or printable(root.name), root, found, None, ok, licence, tuple(notes), listing.ignored)
+    source = _Source(name or root.name, root, found, None, ok, licence, tuple(notes), listing.ignored)
     return _import(source, out, options, progress)
 
 
@@ -188,6 +191,9 @@ class _Source:
 
 def _labels(directory: Path, images: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Class of each image from its topmost folder, and warnings. Raises InputError where that gives no two classes."""
+    beside = [p.name for p in directory.iterdir() if p.is_dir() and p.name[0] != "." and p.name != "__MACOSX"]
+    for folder in beside:
+        class_name(folder, str(directory))  # none may vanish because its name cannot be written
     folders = sorted({path.split("/", 1)[0] for path in images if "/" in path})
     loose = [path for path in images if "/" not in path]
     if not folders:
@@ -205,11 +211,7 @@ def _labels(directory: Path, images: Sequence[str]) -> tuple[dict[str, str], lis
             raise InputError(f"{directory}: two folders both give the class name {name!r}; rename one")
         names[folder] = name
     notes = [f"folder {a!r} became class {b!r}" for a, b in names.items() if a != b]
-    empty = sorted(
-        p.name
-        for p in directory.iterdir()
-        if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX" and p.name not in names
-    )
+    empty = sorted(set(beside) - set(names))
     if empty:
         notes.append(f"no image in folder(s) {listed(empty)}: no class is made of them")
     if loose:

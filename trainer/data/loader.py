@@ -138,10 +138,13 @@ def _cached(
         finally:
             part.unlink(missing_ok=True)
         _forget_old(folder)
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete the cache folder") from None
     if mapped.shape != shape or mapped.dtype != np.uint8:
         raise InputError(f"{path}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}; delete the cache folder")
-    os.utime(path.parent)
+    os.utime(path.parent)  # the least recently used goes first
     return np.asarray(mapped)
 
 

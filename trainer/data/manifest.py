@@ -174,7 +174,7 @@ def read_dataset(folder: Path) -> Dataset:
             "put it back, correct root, or import again"
         )
     items = _read_items(folder / MANIFEST, tuple(settings["classes"]))
-    return Dataset(root=root, items=items, folder=folder, **settings)
+    return Dataset(root=root, items=items, folder=folder.resolve(), **settings)
 
 
 def _read_items(path: Path, classes: tuple[str, ...]) -> tuple[Item, ...]:
@@ -200,13 +200,13 @@ def _item(where: str, row: list[str], classes: tuple[str, ...]) -> Item:
         raise InputError(f"{where}: {len(row)} fields; expected {len(COLUMNS)}: {','.join(COLUMNS)}")
     path, label, group, split, soft = row
     if not path or not is_safe(path) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise InputError(f"{where}, path: {printable(path)!r} does not lie below the image root; give a relative path")
+        raise InputError(f"{where}, path: {path!r} does not lie below the image root; give a relative path")
     if label not in classes:
-        raise InputError(f"{where}, label: {printable(label)!r} is none of the classes {list(classes)} of {SETTINGS}")
+        raise InputError(f"{where}, label: {label!r} is none of the classes {list(classes)} of {SETTINGS}")
     if not group or not is_safe(group):
-        raise InputError(f"{where}, group: {printable(group)!r} is no name; give the part or lot the image shows")
+        raise InputError(f"{where}, group: {group!r} is no name; give the part or lot the image shows")
     if split not in SPLITS:
-        raise InputError(f"{where}, split: {printable(split)!r}; it must be one of {', '.join(SPLITS)}")
+        raise InputError(f"{where}, split: {split!r}; it must be one of {', '.join(SPLITS)}")
     return Item(path, label, group, split, parse_soft(f"{where}, soft", soft, classes))
 
 
@@ -217,14 +217,14 @@ def _check_whole(path: Path, items: tuple[Item, ...]) -> None:
     for line, item in enumerate(items, start=2):
         if item.path in first:
             raise InputError(
-                f"{path}, line {line}, path: {printable(item.path)!r} was given in line {first[item.path]} already; "
+                f"{path}, line {line}, path: {item.path!r} was given in line {first[item.path]} already; "
                 "delete one of the two rows"
             )
         first[item.path] = line
         split, earlier = home.setdefault(item.group, (item.split, line))
         if split != item.split:
             raise InputError(
-                f"{path}, line {line}, split: group {printable(item.group)!r} is in {item.split!r} here and in "
+                f"{path}, line {line}, split: group {item.group!r} is in {item.split!r} here and in "
                 f"{split!r} in line {earlier}; a group must lie in one split whole"
             )
 

@@ -40,7 +40,7 @@ def class_name(raw: str, where: str) -> str:
     """
     name = unicodedata.normalize("NFC", raw).strip().translate(RESERVED)
     if not name or not is_safe(name):
-        raise InputError(f"{where}: class name {printable(raw)!r} is empty or holds control characters; rename it")
+        raise InputError(f"{where}: class name {raw!r} is empty or holds control characters; rename it")
     if len(name) > MAX_NAME:
         raise InputError(f"{where}: class name {name[:20]!r}... has {len(name)} characters; use at most {MAX_NAME}")
     return name

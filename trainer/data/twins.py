@@ -25,6 +25,9 @@ Floats = NDArray[np.float32]
 SIDE = 16
 """Thumbnails are SIDE x SIDE: coarse enough to forgive a shift of a few per cent of the picture."""
 
+CLIP = 2.0
+"""Deviations at which a thumbnail is cut: one bold mark in the same place does not make two parts the same."""
+
 RIDGE = 0.2
 """Added to the covariance's eigenvalues, in units of their mean: pixel noise must not be blown up to structure."""
 
@@ -61,9 +64,10 @@ def thumbnail(frame: Frame) -> Floats:
     """
     grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
-    small = small - small.mean()
-    deviation = float(small.std())
-    return np.asarray(small / deviation if deviation > 1e-3 else np.zeros_like(small), dtype=np.float32)
+    if float(small.std()) < 1e-3:
+        return np.zeros_like(small)
+    small = np.clip((small - small.mean()) / small.std(), -CLIP, CLIP)
+    return np.asarray((small - small.mean()) / small.std(), dtype=np.float32)
 
 
 def find_twins(thumbnails: Floats, parts: Sequence[int] | Ints | None = None) -> Twins:

@@ -1,0 +1,208 @@
+"""`trainer`: from images to a bundle. Each command imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, warn
+from calibration.errors import InputError
+from trainer.cli_import import import_group
+from trainer.data.manifest import SPLITS, read_dataset
+
+if TYPE_CHECKING:
+    from calibration.metrics import Interval
+    from trainer.evaluate import SplitReport
+    from trainer.features import Progress as Stages
+
+
+@click.group(cls=Cli, epilog=completion_help("trainer"))
+@click.version_option(package_name="lineguard")
+def main() -> None:
+    """From images to a bundle: import, train, export, release; and evaluate what came out."""
+
+
+cli = main
+main.add_command(import_group)
+
+
+def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """(height, width) of HEIGHTxWIDTH in pixels, or of one number for a square."""
+    if value is None:
+        return None
+    numbers = value.lower().split("x")
+    if len(numbers) > 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+        raise click.BadParameter(f"{value!r} is not HEIGHTxWIDTH, e.g. 224x320", ctx, param)
+    height, width = int(numbers[0]), int(numbers[-1])
+    if not (16 <= height <= 4096 and 16 <= width <= 4096):
+        raise click.BadParameter(f"{value!r}: height and width must be 16 to 4096 pixels", ctx, param)
+    return height, width
+
+
+@contextmanager
+def stages() -> Iterator[Stages]:
+    """Progress bars on stderr, one per stage of the work; yields the callback (what, done, total) that moves them."""
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+data_argument = click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+
+
+@main.command("train", epilog=example("trainer train data --out run --recipe full --seed 1"))
+@data_argument
+@click.option("--out", "run", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Folder to write.")
+@click.option(
+    "--recipe",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="quick: a head on frozen features, minutes. full: the network learns too; better.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--size",
+    callback=parse_size,
+    metavar="HEIGHTxWIDTH",
+    help="Input size in pixels. Default: chosen from the frames, with the reason in run.json.",
+)
+@click.option("--backbone", metavar="NAME", help="efficientnet-lite0 (default) or timm:NAME where timm is installed.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted training that RUN holds.")
+@click.option("--force", is_flag=True, help="Delete the training that RUN holds and start anew.")
+@json_option
+def train_command(
+    data: Path,
+    run: Path,
+    recipe: str,
+    seed: int,
+    size: tuple[int, int] | None,
+    backbone: str | None,
+    resume: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Train a classifier on DATA's train split, choose it by its val split, and score val and test."""
+    dataset = read_dataset(data)
+    _check_run(run, resume, force)
+    from trainer.evaluate import evaluate_run
+    from trainer.recipes import RECIPES
+    from trainer.train import train
+
+    plan = replace(RECIPES[recipe], backbone=backbone) if backbone else RECIPES[recipe]
+    with stages() as progress:
+        result = train(dataset, run, plan, seed, size, progress)
+    settings = result.settings
+    figures = evaluate_run(run)
+    facts = {
+        "run": run,
+        "recipe": recipe,
+        "seed": seed,
+        "input": {"height": settings.spec.height, "width": settings.spec.width, "channels": settings.spec.channels},
+        "fit": settings.spec.fit,
+        "size_reason": settings.size_reason,
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "val_score": result.val_score,
+        "seconds": result.seconds,
+        "temperature": figures.temperature,
+        "val": figures.val,
+        "test": figures.test,
+    }
+    emit(facts, as_json, _figures(f"{run}: {settings.size_reason}", figures.test))
+
+
+def _check_run(run: Path, resume: bool, force: bool) -> None:
+    """Refuse to touch what is no run, and a run that is there without being told how."""
+    if resume and force:
+        raise InputError("--resume goes on with the run and --force deletes it; give one of them")
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run}: is a file; give a folder with --out")
+    if not run.exists() or not any(run.iterdir()):
+        return
+    if not (run / "run.json").exists():
+        raise InputError(f"{run}: holds other files than a training run; give an empty or new folder with --out")
+    if force:
+        for name in ("checkpoint", "export"):
+            shutil.rmtree(run / name, ignore_errors=True)
+        for pattern in ("run.json", "model.safetensors", "log.jsonl", "scores.*.csv", "release.json"):
+            for path in run.glob(pattern):
+                path.unlink()
+    elif not resume:
+        raise InputError(
+            f"{run}: holds a training run already; --resume goes on with it, --force starts anew, "
+            "or give another folder with --out"
+        )
+
+
+@main.command("evaluate", epilog=example("trainer evaluate parts.lgb data --split test"))
+@click.argument("model", metavar="RUN|FILE", type=click.Path(path_type=Path))
+@data_argument
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which part of DATA.")
+@click.option(
+    "--variant", type=click.Choice(["cpu", "trt"]), default="cpu", show_default=True, help="Which model of a bundle."
+)
+@json_option
+def evaluate_command(model: Path, data: Path, split: str, variant: str, as_json: bool) -> None:
+    """Judge DATA with a training run or a bundle and report accuracy, escapes, overkill and calibration.
+
+    The temperature, and a bundle's thresholds, stay as they were fitted in training.
+    """
+    dataset = read_dataset(data)
+    from trainer.assess import assess
+
+    with stages() as progress:
+        result = assess(model, dataset, split, variant, progress)
+    if not result.same_dataset:
+        warn(f"{model} was trained on another dataset; where {data} shares parts with it, these figures flatter")
+    elif split != "test":
+        warn(f"{model} was trained or chosen on the {split} split of {data}: these figures flatter")
+    table = _figures(f"{result.model} on {result.split} of {result.dataset}", result.figures)
+    if point := result.at_thresholds:
+        table.add_section()
+        table.add_row("escape at its thresholds", _share(point.escape))
+        table.add_row("overkill at its thresholds", _share(point.overkill))
+        table.add_row("unsure", _share(point.unsure))
+    emit(result, as_json, table)
+
+
+def _share(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval:.1%}"
+
+
+def _figures(title: str, figures: SplitReport) -> Table:
+    """The figures a quality engineer asks for first."""
+    return key_values(
+        title,
+        {
+            "parts (defects)": f"{figures.samples} ({figures.defects})",
+            "accuracy": _share(figures.accuracy_interval),
+            "AUROC of defects": f"{figures.auroc_interval:.3f}",
+            "escape at 10 % overkill": _share(figures.escape_interval),
+            "ECE": f"{figures.ece_interval:.3f} (before temperature {figures.ece_before:.3f})",
+            "recall by class": ", ".join(f"{name} {value:.0%}" for name, value in figures.per_class.items()),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
