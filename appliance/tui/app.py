@@ -127,7 +127,7 @@ class LineguardApp(App[None]):
         self.register_theme(THEME)
         self.theme = THEME.name
         self.HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (72, "-narrow"), (100, "-wide")]
-        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
         self._utc = utc
         self._monotonic = monotonic
         self._poller = Poller(source, self.post_message, poll_s)
