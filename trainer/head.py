@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,7 @@ def fit_head(
     recipe: Recipe,
     class_weights: Tensor,
 ) -> HeadFit:
-    """Set the model's standardisation and linear layer to the logistic regression whose penalty validates
-    best.
+    """Set the model's standardisation and linear layer to the logistic regression that validates best.
 
     Args:
         model: its head is overwritten.
@@ -58,8 +58,7 @@ def fit_head(
     """
     with torch.no_grad():
         model.feature_mean.copy_(torch.from_numpy(features.mean(0)))
-        # A feature that hardly ever moves would be blown up by its own rarity.
-        model.feature_scale.copy_(1 / torch.from_numpy(features.std(0)).clamp_min(1e-3))
+        model.feature_scale.copy_(torch.from_numpy(1 / feature_spread(features, model.pooled_sizes)))
     x, y = (torch.from_numpy(features) - model.feature_mean) * model.feature_scale, torch.from_numpy(targets)
     weights = torch.zeros((y.shape[1], x.shape[1]))
     bias = torch.zeros(y.shape[1])
@@ -74,6 +73,19 @@ def fit_head(
                 model.linear.weight.copy_(weights)
                 model.linear.bias.copy_(bias)
     return best
+
+
+def feature_spread(features: Floats, sizes: Sequence[int]) -> Floats:
+    """The unit of each feature, float32 (features,), > 0: the standard deviation typical of its kind of pooling.
+
+    One unit for each kind (``sizes`` features each), not for each feature: dividing a channel that hardly ever moves
+    by its own deviation would make the gradient into the backbone some fifteen times steeper, and fine-tuning from
+    there tears the features apart.
+    """
+    spread = features.std(0)
+    parts = np.split(spread, np.cumsum(sizes)[:-1])
+    typical = [np.full(len(part), max(float(np.sqrt(np.mean(part**2))), 1e-6)) for part in parts]
+    return np.concatenate(typical).astype(np.float32)
 
 
 def _minimise(

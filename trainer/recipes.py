@@ -36,7 +36,7 @@ class Recipe:
         gamma: >= 0, of the focal loss; 0 is cross-entropy.
         balance: 0 <= balance < 1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike.
         soft_labels: learn the annotators' doubt, where the manifest has it, instead of the label.
-        head_penalties: L2 strengths tried for the head on frozen features; validation picks one.
+        head_penalties: L2 strengths tried for the head on frozen, standardised features; validation picks one.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Recipe:
     frozen_stages: int = 3
     flips: Flips = "both"
     jitter: float = 0.0
-    batch: int = 32
+    batch: int = 16
     learning_rate: float = 5e-4
-    head_rate: float = 0.1
+    head_rate: float = 1.0
     weight_decay: float = 0.02
     warmup: float = 0.1
     ema: float = 0.99
@@ -57,7 +57,7 @@ class Recipe:
     gamma: float = 0.0
     balance: float = 0.0
     soft_labels: bool = True
-    head_penalties: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
+    head_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 
     def __post_init__(self) -> None:
         bounds = {

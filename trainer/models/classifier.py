@@ -87,11 +87,11 @@ class Classifier(nn.Module):
             self.backbone = EfficientNetLite(width, depth, config.channels)
         else:
             self.backbone = TimmBackbone(config.backbone, config.channels)
-        features = self.backbone.last_channels
-        if config.pooling == "mean+max":
-            features = 2 * (features + self.backbone.mid_channels)
+        last, mid = self.backbone.last_channels, self.backbone.mid_channels
+        self.pooled_sizes = (last, last, mid, mid) if config.pooling == "mean+max" else (last,)
+        features = sum(self.pooled_sizes)
         self.features = features
-        # Standardised features: a stride-16 map moves tens of units, a mean after ReLU6 tenths of one.
+        # Means after ReLU6 move by tenths, maxima of a stride-16 map by units: see trainer.head.
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
         self.dropout = nn.Dropout(config.dropout)
