@@ -169,7 +169,7 @@ class LineguardApp(App[None]):
     def on_acknowledge_done(self, message: AcknowledgeDone) -> None:
         """Say how the acknowledgement went."""
         if message.trouble:
-            self._say(f"alert {message.alert} NOT acknowledged: {clean(message.trouble, 200)}")
+            self._say(f"alert {message.alert} {clean(message.trouble, 200)}")
         else:
             self._say(f"alert {message.alert} acknowledged by {clean(message.operator)}")
 

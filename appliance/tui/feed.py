@@ -43,6 +43,17 @@ class StatusSource(Protocol):
         """
 
 
+def contradiction(status: Status) -> str:
+    """Why a status cannot be true; empty when it can. A share of numbers that contradict each other means nothing."""
+    c = status.counts
+    parts = (c.ok, c.defect, c.unsure, c.not_inspected)
+    if min(parts) < 0 or sum(parts) != c.triggers:
+        return f"counts that do not add up: {parts} of {c.triggers} triggers"
+    if min((*status.histogram, *status.rejects_by_reason.values()), default=0) < 0:
+        return "negative counts"
+    return ""
+
+
 @dataclass(frozen=True)
 class Feed:
     """The screen's knowledge.

@@ -100,7 +100,7 @@ def rule(title: str, width: int, aside: str = "", tone: str = "$dim") -> Content
 def title_lines(view: View, width: int, height: int) -> Lines:
     """Product, station, bundle, clock."""
     status = view.feed.last
-    station = clean(status.station) if status else ""
+    station = clean(status.station, 24) if status else ""
     bundle = f"{clean(status.bundle_name, 32)} {clean(status.bundle_sha256)[:8]}".strip() if status else ""
     clock = f"{view.now.astimezone(view.zone):%H:%M:%S %Z}"
     left = Content.assemble((" Lineguard", "bold $primary"), "  ", (station, "bold"))
@@ -137,8 +137,9 @@ def _silent_lines(view: View, width: int) -> Lines:
     if not feed.trouble:
         return [_banner_head("◌ CONNECTING", "asking the daemon", "", width), Content("")]
     since = feed.silent_since
-    silence = f"since {since.astimezone(view.zone):{'%H:%M:%S' if (view.now - since).days == 0 else '%d %b %H:%M'}}"
-    silence += f" ({duration((view.now - since).total_seconds())})"
+    ago = (view.now - since).total_seconds()
+    since_text = since.astimezone(view.zone).strftime("%H:%M:%S" if ago < 86_400 else "%d %b %H:%M")
+    silence = f"since {since_text} ({duration(ago)})"
     last = feed.last
     past = f"; its last word was {last.state.value} after {count(last.counts.triggers)} triggers" if last else ""
     return [

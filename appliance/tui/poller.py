@@ -14,7 +14,7 @@ from collections.abc import Callable
 from textual.message import Message
 
 from appliance.messages import Status
-from appliance.tui.feed import NoAnswerError, RefusedError, StatusSource
+from appliance.tui.feed import NoAnswerError, RefusedError, StatusSource, contradiction
 
 
 class News(Message):
@@ -87,7 +87,9 @@ class Poller:
 
     def _fetch(self) -> News:
         try:
-            return StatusArrived(self._source.fetch())
+            status = self._source.fetch()
+            wrong = contradiction(status)
+            return DaemonSilent(f"the daemon sent {wrong}") if wrong else StatusArrived(status)
         except NoAnswerError as error:
             return DaemonSilent(str(error))
         except Exception as error:
@@ -97,10 +99,12 @@ class Poller:
     def _acknowledge(self, alert: int, operator: str) -> AcknowledgeDone:
         try:
             self._source.acknowledge(alert, operator)
-        except (NoAnswerError, RefusedError) as error:
-            return AcknowledgeDone(alert, operator, str(error) or type(error).__name__)
+        except RefusedError as error:
+            return AcknowledgeDone(alert, operator, f"not acknowledged: {error}")
+        except NoAnswerError as error:
+            return AcknowledgeDone(alert, operator, f"see whether it stays open: {error}")
         except Exception as error:  # as in _fetch
-            return AcknowledgeDone(alert, operator, f"{type(error).__name__}: {error}")
+            return AcknowledgeDone(alert, operator, f"not acknowledged: {type(error).__name__}: {error}")
         return AcknowledgeDone(alert, operator)
 
     def _tell(self, message: Message) -> None:

@@ -80,6 +80,8 @@ def probability(value: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """The two largest units: 12 s, 3 min 5 s, 3 h 12 min, 4 d 3 h."""
+    if not math.isfinite(seconds):
+        return UNKNOWN
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole} s"

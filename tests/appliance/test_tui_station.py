@@ -22,6 +22,7 @@ from appliance.messages import Counts, State
 from appliance.tui.app import LineguardApp
 from appliance.tui.station import StationSource
 from tests.appliance.tui_data import screen_text, shows, until
+from tests.appliance.tui_pty import terminal
 from tests.support.tiny import tiny_bundle, write_parts
 
 CONFIG = """
@@ -157,6 +158,24 @@ async def test_a_silent_daemon_is_not_believed_and_its_alert_is_acknowledged(fol
             assert on_screen(app) == rows(station)
             if app.view.feed.open_alerts:
                 await _acknowledge(pilot, station, "Jana")
+
+
+def test_what_happens_to_a_screen_does_not_reach_the_daemon(folder: Path) -> None:
+    """A screen that is stopped for a while, and then killed, costs no verdict: parts are judged on."""
+    with daemon(folder, 1_000_000) as (station, process):
+        eventually(lambda: fetch_status(station).state in (State.RUN, State.DEGRADED))
+        with terminal("-m", "appliance.cli", "tui", "--config", str(folder / "station.toml")) as it:
+            it.read_until("NOT INSPECTED")
+            it.read_until("parts are being judged")
+            for blow in (signal.SIGSTOP, signal.SIGKILL):
+                it.process.send_signal(blow)
+                before = fetch_status(station)
+                eventually(lambda b=before: fetch_status(station).counts.triggers > b.counts.triggers + 100)
+        after = fetch_status(station)
+        assert process.poll() is None
+        missed = after.counts.not_inspected - before.counts.not_inspected
+        unreadable = after.rejects_by_reason["BAD_IMAGE"] - before.rejects_by_reason["BAD_IMAGE"]
+        assert missed == unreadable
 
 
 async def test_a_station_that_never_ran_says_so(folder: Path, tmp_path: Path) -> None:

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
-import subprocess
 import sys
-import termios
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,8 +12,7 @@ import pytest
 from appliance.config import Station
 from appliance.tui.app import run_tui
 from calibration.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.appliance.tui_pty import terminal
 
 HOSTILE = """
 from appliance.messages import AlertRow, State
@@ -35,68 +25,9 @@ app_on(FixedSource(status(State.HOLD, bad, station=bad, bundle_name=bad, rejects
 """
 
 
-class Terminal:
-    """A pseudo terminal with a program on it."""
-
-    def __init__(self, code: str, environment: dict[str, str]) -> None:
-        self.master, slave = pty.openpty()
-        self.resize(80, 24)
-        env = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT
-        )
-        os.close(slave)
-        self.seen = b""
-
-    def resize(self, width: int, height: int) -> None:
-        """Change the size, as a window manager would."""
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-
-    def type(self, keys: str) -> None:
-        """Send keys."""
-        os.write(self.master, keys.encode())
-
-    def read(self, seconds: float) -> None:
-        """Take what the program writes for so long, or until it ends."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and select.select([self.master], [], [], left)[0]:
-            try:
-                self.seen += os.read(self.master, 65536)
-            except OSError:  # Linux: the other side is closed
-                break
-
-    def read_until(self, text: str, seconds: float = 20.0) -> None:
-        """Take what the program writes until it has written a text. Raises TimeoutError."""
-        end = time.monotonic() + seconds
-        while text.encode() not in self.seen:
-            if time.monotonic() > end:
-                raise TimeoutError(f"no {text!r} in {self.seen[-2000:]!r}")
-            self.read(0.1)
-
-    def wait(self, seconds: float = 10.0) -> int:
-        """Exit status of the program; its last words are read."""
-        end = time.monotonic() + seconds
-        while self.process.poll() is None and time.monotonic() < end:
-            self.read(0.05)
-        return self.process.wait(0.1)
-
-
-@contextmanager
-def terminal(code: str, **environment: str) -> Iterator[Terminal]:
-    """A program on a pseudo terminal, killed at the end if it still runs."""
-    it = Terminal(code, environment)
-    try:
-        yield it
-    finally:
-        if it.process.poll() is None:
-            it.process.kill()
-            it.process.wait()
-        os.close(it.master)
-
-
 def test_nothing_hostile_reaches_the_terminal() -> None:
     """Escape sequences in names end on the screen as marks: no clipboard, no title, no bidi, no 8-bit controls."""
-    with terminal(HOSTILE) as it:
+    with terminal("-c", HOSTILE) as it:
         it.read_until("HOLD")
         it.type("a")
         it.read_until("Acknowledge this alert")
@@ -118,7 +49,7 @@ app_on(FixedSource(status(alerts=ALERTS))).run(mouse=False)
 
 def test_a_storm_of_keys_and_sizes_is_survived() -> None:
     """A thousand keys at once and many sizes: the screen answers the next key, quits with 0, restores the terminal."""
-    with terminal(NORMAL) as it:
+    with terminal("-c", NORMAL) as it:
         it.read_until("NOT INSPECTED")
         it.type("\x1b[B\x1b[A" * 500)
         for width, height in ((40, 10), (200, 60), (1, 1), (81, 25), (80, 24)):
@@ -134,9 +65,17 @@ def test_a_storm_of_keys_and_sizes_is_survived() -> None:
         assert b"\x1b[?1049l" in it.seen
 
 
+def test_a_broken_connection_ends_the_screen() -> None:
+    """When ssh breaks off, no screen stays behind that nobody sees and that goes on asking."""
+    with terminal("-c", NORMAL) as it:
+        it.read_until("NOT INSPECTED")
+        it.hang_up()
+        assert it.process.wait(10) != 0
+
+
 def test_without_colour_the_words_remain() -> None:
     """NO_COLOR is honoured: no hue is sent, and state, signs and selection are told by words and shapes."""
-    with terminal(NORMAL, NO_COLOR="1", COLORTERM="truecolor") as it:
+    with terminal("-c", NORMAL, NO_COLOR="1", COLORTERM="truecolor") as it:
         it.read_until("acknowledge")
         it.type("q")
         assert it.wait() == 0
