@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One triggered part whose frame lies in a slot of the ring.
 
     Times are monotonic nanoseconds: triggered, tensor ready, and the deadline of its verdict.
@@ -38,9 +37,15 @@ class Batcher:
         """Queue one part."""
         self._parts.append(part)
 
-    def take(self, now_ns: int) -> list[Part]:
-        """The next batch, if there is a full one or its oldest part has waited long enough; else an empty list."""
-        if not self._parts or (len(self._parts) < self.size and now_ns < self._parts[0].ready_ns + self.wait_ns):
+    def take(self, now_ns: int, idle: bool = True) -> list[Part]:
+        """The next batch; empty where none is due.
+
+        A full batch is always due. A smaller one is due when its oldest part has waited long enough and the engine is
+        `idle`: behind a batch at work it would start no sooner than the fuller one that it can still become.
+        """
+        if not self._parts:
+            return []
+        if len(self._parts) < self.size and not (idle and now_ns >= self._parts[0].ready_ns + self.wait_ns):
             return []
         return [self._parts.popleft() for _ in range(min(self.size, len(self._parts)))]
 

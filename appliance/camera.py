@@ -16,7 +16,10 @@ from appliance.wire import CREDIT, END, HELLO, STOP, FrameNote, MissNote, pack_j
 from appliance.words import Reason
 from calibration.preprocess import Frame, GeometryError, PreprocessSpec
 
-GRAIN = 8
+GATHER_NS = 4_000_000
+"""Notes of frames wait at most so long for others, and never while the camera itself waits."""
+
+GRAIN = 32
 """Every GRAIN-th pixel is looked at first when a frame is checked for being black."""
 
 
@@ -40,6 +43,8 @@ class CameraLoop:
         self._free: deque[int] = deque()
         self._trigger = start
         self._last_crc: int | None = None
+        self._notes: list[bytes] = []
+        self._since_ns = 0
         self._stopped = False
 
     def run(self) -> None:
@@ -56,7 +61,8 @@ class CameraLoop:
             self._take(shot, triggered)
             self._trigger += 1
             shots += 1
-        self._channel.send(END)
+        self._note(END)
+        self._deliver()
 
     def _next_trigger(self, first: int, shots: int) -> int | None:
         """Wait for the next trigger; its time in monotonic nanoseconds, None when told to stop.
@@ -75,8 +81,10 @@ class CameraLoop:
 
     def _listen(self, timeout_ms: int | None) -> None:
         """Take what the supervisor sent; wait for it at most so long."""
-        if timeout_ms != 0 and not self._channel.poll(timeout_ms):
-            return
+        if timeout_ms != 0:
+            self._deliver()
+            if not self._channel.poll(timeout_ms):
+                return
         while int(self._channel.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             message = self._channel.recv()
             if message[:1] == CREDIT:
@@ -91,11 +99,24 @@ class CameraLoop:
             crc = self._expose(shot, self._free[0])
         except ShotError as error:
             note = MissNote(self._trigger, triggered, error.reason, shot.name, str(error))
-            self._channel.send(note.pack())
+            self._note(note.pack())
             return
         slot = self._free.popleft()
-        note_ = FrameNote(self._trigger, slot, crc, triggered, time.monotonic_ns(), shot.name)
-        self._channel.send(note_.pack())
+        self._note(FrameNote(self._trigger, slot, crc, triggered, time.monotonic_ns(), shot.name).pack())
+
+    def _note(self, message: bytes) -> None:
+        """Tell the supervisor; while the next frame is in work anyway, a few notes share one delivery."""
+        now = time.monotonic_ns()
+        if not self._notes:
+            self._since_ns = now
+        self._notes.append(message)
+        if now >= self._since_ns + GATHER_NS:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        if self._notes:
+            self._channel.send_multipart(self._notes)
+            self._notes = []
 
     def _expose(self, shot: Shot, slot: int) -> int:
         """Read and preprocess into a slot; the tensor's checksum. Raises ShotError."""

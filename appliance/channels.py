@@ -19,7 +19,7 @@ from calibration.errors import InputError
 
 Channel = zmq.Socket[bytes]
 BURST = 256
-"""Messages taken before the loop looks at its clocks again."""
+"""Deliveries taken before the loop looks at its clocks again."""
 
 REQUESTS = 8
 """Clients served before the loop goes back to its parts."""
@@ -82,17 +82,15 @@ class WorkerChannel:
         return True
 
     def receive(self) -> Iterator[tuple[Watched, bytes]]:
-        """At most BURST messages with their owners; those of workers no longer watched are dropped."""
+        """The messages that are there, with their owners; those of workers no longer watched are dropped."""
         for _ in range(BURST):
-            try:
-                identity, data = self._socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
+            if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            except ValueError:
-                continue  # not two frames: no worker of ours speaks so
+            identity, *messages = self._socket.recv_multipart(zmq.DONTWAIT)
             owner = self._owners.get(identity)
             if owner is not None:
-                yield owner, data
+                for data in messages:
+                    yield owner, data
 
     def report_ends(self, ready: dict[object, int], now_ns: int) -> None:
         """Tell the owners of processes that have ended, once each."""
@@ -114,15 +112,12 @@ class ControlChannel:
         self._socket.setsockopt(zmq.MAXMSGSIZE, 64 * 1024)
         poller.register(self._socket, zmq.POLLIN)
 
-    def serve(self, answer: Callable[[Request], Reply]) -> None:
-        """Answer what is waiting, at most REQUESTS of them."""
-        for _ in range(REQUESTS):
-            try:
-                identity, *_rest, data = self._socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
+    def serve(self, ready: dict[object, int], answer: Callable[[Request], Reply]) -> None:
+        """Answer what is waiting, at most REQUESTS of them; `ready` is what the poller found."""
+        for _ in range(REQUESTS if self._socket in ready else 0):
+            if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            except ValueError:
-                continue
+            identity, *_, data = self._socket.recv_multipart(zmq.DONTWAIT)
             try:
                 reply = answer(Request.model_validate_json(data))
             except ValidationError as error:
@@ -169,8 +164,10 @@ class StopSignal:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.asked = signal.Signals(number).name
 
-    def drain(self) -> None:
-        """Read what woke the poller, so that it can sleep again."""
+    def drain(self, ready: dict[object, int]) -> None:
+        """Read what woke the poller, if it was this, so that it can sleep again."""
+        if self._reader.fileno() not in ready:
+            return
         try:
             while self._reader.recv(64):
                 pass

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import click
+from rich.table import Table
+from rich.text import Text
 
 from appliance.config import load_station
 from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress
@@ -95,6 +97,26 @@ def status(config: Path, as_json: bool) -> None:
         },
     )
     emit(now, as_json, table)
+
+
+@main.command(epilog=example("appliance doctor --config station.toml"))
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Look at this station too.")
+@json_option
+@click.pass_context
+def doctor(context: click.Context, config: Path | None, as_json: bool) -> None:
+    """What this machine has and lacks, with remedies. Exit code 1 when something needed is missing."""
+    from appliance.doctor import Mark, examine
+
+    findings = examine(None if config is None else load_station(config))
+    table = Table(title="Doctor", title_justify="left")
+    for column in ("", "", "found", "remedy"):
+        table.add_column(column, overflow="fold")
+    style = {Mark.OK: "green", Mark.MISSING: "bold red", Mark.ABSENT: "yellow"}
+    for finding in findings:
+        mark = Text(finding.mark.value, style[finding.mark])
+        table.add_row(Text(finding.name), mark, Text(finding.found), Text(finding.remedy))
+    emit({"findings": findings}, as_json, table)
+    context.exit(1 if any(finding.mark is Mark.MISSING for finding in findings) else 0)
 
 
 @main.command(epilog=example("appliance tui --config station.toml --operator Jana"))

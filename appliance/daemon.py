@@ -67,8 +67,12 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
             store.close()
 
 
-def choose_bundle(path: Path) -> Chosen:
+def choose_bundle(path: Path, repair: bool = True) -> Chosen:
     """The bundle that has to judge: a file, or the active one of a device root.
+
+    Args:
+        path: of either.
+        repair: whether a damaged bundle on trial may be rejected in the device root; else nothing is changed.
 
     Raises:
         BundleError, DeviceError: there is none that may be trusted. A damaged bundle on trial is rejected in the
@@ -81,7 +85,7 @@ def choose_bundle(path: Path) -> Chosen:
     try:
         return Chosen(open_active(path), path if on_trial else None)
     except BundleError as error:
-        if slot is None or not on_trial:
+        if slot is None or not on_trial or not repair:
             raise
         Device(path, who="appliance", wait_s=5.0).reject(slot.sha256, str(error))
         return Chosen(open_active(path), None)

@@ -111,6 +111,11 @@ class EngineLink:
         return self.phase is EnginePhase.SERVING and len(self._flying) < AHEAD
 
     @property
+    def waits(self) -> bool:
+        """Whether it would start on a batch at once."""
+        return self.phase is EnginePhase.SERVING and not self._flying
+
+    @property
     def idle(self) -> bool:
         """Whether no part is with it."""
         return not self._flying

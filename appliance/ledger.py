@@ -15,7 +15,7 @@ from appliance.outputs import Output
 from appliance.store import Store, StoreError, VerdictRow, utc_text
 from appliance.wire import MissNote
 
-GROUP_NS = 20_000_000
+GROUP_NS = 30_000_000
 """A row waits at most so long for others to share its commit."""
 
 GROUP_ROWS = 64
@@ -43,6 +43,7 @@ class Ledger:
         self._utc_offset_ns = time.time_ns() - time.monotonic_ns()
         self._rejects = deque(store.recent_rejects(SHOWN), maxlen=SHOWN)
         self._new_rejects: deque[VerdictRow] = deque(maxlen=SHOWN)
+        self._second, self._second_text = 0, ""
         self.statistics = Statistics()
         self.failure = ""
         self.rows = 0
@@ -153,7 +154,7 @@ class Ledger:
             frame=frame,
             serial=str(seq),
             lot=self._lot,
-            utc=utc_text((triggered_ns + self._utc_offset_ns) / 1e9),
+            utc=self._utc(triggered_ns),
             mono_ns=triggered_ns,
             boot_id=self._boot_id,
             decision=judgement.decision.value if judgement.decision else None,
@@ -170,6 +171,13 @@ class Ledger:
             engine_us=latency_ns[2] // 1000,
             total_us=(now_ns - triggered_ns) // 1000,
         )
+
+    def _utc(self, mono_ns: int) -> str:
+        """Wall clock of a monotonic time. Its seconds are put into words once for all rows that share them."""
+        second, rest = divmod(mono_ns + self._utc_offset_ns, 10**9)
+        if second != self._second:
+            self._second, self._second_text = second, utc_text(second)[:20]
+        return f"{self._second_text}{rest // 1000:06d}Z"
 
     def _queue(self, row: VerdictRow, bin_: int | None, now_ns: int) -> None:
         self._store.add(row, bin_)

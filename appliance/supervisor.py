@@ -159,11 +159,12 @@ class Supervisor:
         timeout_ms = max(0, -(-(self._wake_ns() - time.monotonic_ns()) // 1_000_000))
         ready = dict(self._poller.poll(timeout_ms))
         now_ns = time.monotonic_ns()
-        self._signal.drain()
-        for owner, data in self._workers.receive():
-            self._message(owner, data, now_ns)
-        self._workers.report_ends(ready, now_ns)
-        self._control.serve(self._desk.answer)
+        if ready:
+            for owner, data in self._workers.receive():
+                self._message(owner, data, now_ns)
+            self._workers.report_ends(ready, now_ns)
+            self._control.serve(ready, self._desk.answer)
+            self._signal.drain(ready)
         self._feed(now_ns)
         due_ns = self._ledger.due_ns()
         if due_ns is not None and now_ns >= due_ns:
@@ -174,7 +175,7 @@ class Supervisor:
         return now_ns
 
     def _wake_ns(self) -> int:
-        times = [self._next_tick_ns, self._ledger.due_ns(), self._batcher.due_ns() if self._engine.has_room else None]
+        times = [self._next_tick_ns, self._ledger.due_ns(), self._batcher.due_ns() if self._engine.waits else None]
         return min(t for t in times if t is not None)
 
     def _message(self, owner: object, data: bytes, now_ns: int) -> None:
@@ -217,7 +218,7 @@ class Supervisor:
         if expired:
             down = self._engine.phase is not EnginePhase.SERVING
             self._line.reject(expired, Reason.ENGINE if down else Reason.LATE, self._engine.trouble, now_ns)
-        while self._engine.has_room and (parts := self._batcher.take(now_ns)):
+        while self._engine.has_room and (parts := self._batcher.take(now_ns, self._engine.idle)):
             self._engine.send(parts, now_ns)
         for camera in self._cameras:
             camera.flush()

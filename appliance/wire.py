@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,7 @@ class WireError(ValueError):
     """A worker sent something that is no message of ours."""
 
 
-@dataclass(frozen=True)
-class FrameNote:
+class FrameNote(NamedTuple):
     """A camera has put a frame into a slot. Times: nanoseconds, monotonic. crc: CRC-32 of the tensor."""
 
     trigger: int

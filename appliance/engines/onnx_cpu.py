@@ -22,6 +22,11 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 
 
+def providers() -> list[str]:
+    """What this build of ONNX Runtime can run on."""
+    return list(onnxruntime.get_available_providers())
+
+
 class OnnxCpuEngine:
     """A session that never spins: threads that wait for work cost other processes half their speed."""
 
