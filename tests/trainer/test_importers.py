@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -146,6 +147,18 @@ def test_frames_of_one_single_value_are_pointed_out(images: Path, tmp_path: Path
     """A capped lens is no part."""
     put(images / "good" / "black.png", 0)
     assert any("1 image(s) are of one single value" in w for w in import_folder(images, tmp_path / "d").warnings)
+
+
+def test_a_pipe_named_like_an_image_is_not_waited_for(images: Path, tmp_path: Path) -> None:
+    """It is no image; reading it would never end."""
+    os.mkfifo(images / "good" / "pipe.png")
+    assert import_folder(images, tmp_path / "data").skipped == {"good/pipe.png": "not a regular file"}
+
+
+def test_frames_of_very_different_sizes_are_pointed_out(images: Path, tmp_path: Path) -> None:
+    """One panorama among parts decides the size of the model."""
+    put(images / "good" / "wide.png", size=(24, 400))
+    assert any("40 to 400 px wide" in w for w in import_folder(images, tmp_path / "data").warnings)
 
 
 def groups_csv(root: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("path", "group")) -> None:

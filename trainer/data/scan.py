@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -100,6 +101,8 @@ def look_at(root: Path, paths: Sequence[str], progress: Report | None = None) ->
             return str(error)
 
     seen: list[_Seen] = []
+    noise = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said below, by name
     readable = np.zeros(len(paths), dtype=np.bool_)
     reasons: dict[str, str] = {}
     with ThreadPoolExecutor(THREADS) as pool:
@@ -111,6 +114,7 @@ def look_at(root: Path, paths: Sequence[str], progress: Report | None = None) ->
                 seen.append(result)
             if progress is not None:
                 progress(position + 1, len(paths))
+    cv2.utils.logging.setLogLevel(noise)
     if not seen:
         first = next(iter(reasons.items()), ("", "no image file"))
         raise InputError(f"{root}: none of {len(paths)} images can be read ({printable(first[0])}: {first[1]})")
@@ -140,6 +144,8 @@ class _Seen:
 
 
 def _see(path: Path) -> _Seen:
+    if path.exists() and not path.is_file():
+        raise ImageError("not a regular file")  # reading a pipe would never end
     try:
         data = path.read_bytes()
     except OSError as error:
