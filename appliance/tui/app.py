@@ -178,7 +178,7 @@ class LineguardApp(App[None]):
         ids = [alert.id for alert in self.view.feed.open_alerts]
         if self.view.selected in ids:
             place = min(len(ids) - 1, max(0, ids.index(self.view.selected) + step))
-            self._show(replace(self.view, selected=ids[place]))
+            self._show(replace(self.view, selected=ids[place]), only="#alerts")
 
     def action_acknowledge(self) -> None:
         """Open the dialog on the selected alert."""
@@ -221,7 +221,7 @@ class LineguardApp(App[None]):
 
     def _say(self, notice: str) -> None:
         self._notice_until_s = self._monotonic() + NOTICE_S
-        self._show(replace(self.view, notice=notice))
+        self._show(replace(self.view, notice=notice), only="#alerts")
 
     def _with_feed(self, feed: Feed) -> View:
         """The selection stays on its alert while that is open, however the list moves; else on the newest."""
@@ -231,9 +231,10 @@ class LineguardApp(App[None]):
             selected = ids[0] if ids else None
         return replace(self.view, feed=feed, now=self._utc(), selected=selected)
 
-    def _show(self, view: View) -> None:
+    def _show(self, view: View, only: str = "Section") -> None:
+        """Draw a view, or the one section of it that can have changed."""
         self.view = view
-        for section in self.screen_stack[0].query(Section):
+        for section in self.screen_stack[0].query(only).results(Section):
             section.show(view)
 
 

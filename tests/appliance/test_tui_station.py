@@ -20,6 +20,7 @@ from appliance.client import fetch_status
 from appliance.config import Station, load_station
 from appliance.messages import Counts, State
 from appliance.tui.app import LineguardApp
+from appliance.tui.feed import NoAnswerError, RefusedError
 from appliance.tui.station import StationSource
 from tests.appliance.tui_data import screen_text, shows, until
 from tests.appliance.tui_pty import terminal
@@ -149,12 +150,16 @@ async def test_a_silent_daemon_is_not_believed_and_its_alert_is_acknowledged(fol
             await shows(pilot, "NO CONNECTION   since")
             assert "does not answer within 0.5 s" in screen_text(app)
             assert on_screen(app) is None
+            with pytest.raises(NoAnswerError, match="does not answer"):
+                StationSource(station, timeout_s=0.2).acknowledge(1, "Jana")
             process.send_signal(signal.SIGCONT)
             await until(pilot, lambda: app.view.live is not None)
             process.terminate()
             eventually(lambda: process.poll() is not None)
             await shows(pilot, "○ STOPPED")
             assert fetch_status(station).state is State.STOPPED
+            with pytest.raises(RefusedError):
+                StationSource(station).acknowledge(999_999, "Jana")
             assert on_screen(app) == rows(station)
             if app.view.feed.open_alerts:
                 await _acknowledge(pilot, station, "Jana")

@@ -88,7 +88,14 @@ def test_a_probability_is_never_rounded_to_certainty(value: float | None, said: 
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(-3, "0 s"), (59.9, "59 s"), (185, "3 min 5 s"), (11_545, "3 h 12 min"), (360_000, "4 d 4 h")],
+    [
+        (-3, "0 s"),
+        (float("nan"), UNKNOWN),
+        (59.9, "59 s"),
+        (185, "3 min 5 s"),
+        (11_545, "3 h 12 min"),
+        (360_000, "4 d 4 h"),
+    ],
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, said: str) -> None:
     """Long enough to judge, short enough to read."""
