@@ -124,12 +124,15 @@ def slot_path(root: Path, name: SlotName) -> Path:
 
 def active_bundle(root: Path) -> Path:
     """The bundle file that judges on this device. Raises DeviceError where there is none."""
-    slots = read_state(root)
+    return slot_path(root, _active(root, read_state(root)))
+
+
+def _active(root: Path, slots: Slots) -> SlotName:
     if slots.active is None:
         rejected = next((slots[n].reason for n in SLOT_NAMES if slots[n].state is SlotState.REJECTED), "")
         told = f" (the last one was rejected: {rejected})" if rejected else ""
         raise DeviceError(f"{root}: no bundle is active on this device{told}; push one")
-    return slot_path(root, slots.active)
+    return slots.active
 
 
 def open_active(root: Path) -> Bundle:
@@ -138,11 +141,18 @@ def open_active(root: Path) -> Bundle:
     Raises:
         DeviceError: none is active, or another bundle lies in its slot. BundleError: it is damaged.
     """
+    return open_active_slot(root)[0]
+
+
+def open_active_slot(root: Path) -> tuple[Bundle, Slot]:
+    """As `open_active`, with its slot of the same moment: whether it is on trial must be told of this very bundle."""
     slots = read_state(root)
-    bundle = open_bundle(active_bundle(root))
-    if slots.active_slot is None or bundle.sha256 != slots.active_slot.sha256:
-        raise DeviceError(f"{bundle.path}: not the bundle that {root / STATE} names; push it again")
-    return bundle
+    name = _active(root, slots)
+    slot, path = slots[name], slot_path(root, name)
+    bundle = open_bundle(path)
+    if bundle.sha256 != slot.sha256:
+        raise DeviceError(f"{path}: not the bundle that {root / STATE} names; push it again")
+    return bundle, slot
 
 
 def read_history(root: Path) -> list[HistoryLine]:

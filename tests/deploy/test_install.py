@@ -28,7 +28,7 @@ from deploy.install import (
     read_state,
     somebody,
 )
-from deploy.record import holds, read_status
+from deploy.record import holds, open_active_slot, read_status
 from deploy.slots import IllegalTransition, NoEarlierBundle, SlotError, SlotState
 
 
@@ -60,6 +60,8 @@ def test_a_bundle_goes_from_file_to_confirmed(root: Path, bundles: list[Path], s
     for item in (root, *root.rglob("*")):
         assert stat.S_IMODE(item.stat().st_mode) == (0o700 if item.is_dir() else 0o600), item
     assert not list(root.rglob("*.part"))
+    bundle, slot = open_active_slot(root)
+    assert (bundle.sha256, slot.state) == (shas[0], SlotState.CONFIRMED)
 
 
 def test_the_copy_reports_its_progress(root: Path, bundles: list[Path]) -> None:
