@@ -137,7 +137,8 @@ def save_run_model(model: Classifier, classes: Sequence[str], path: Path) -> Non
     """Write weights and (as JSON in the metadata) configuration to one safetensors file."""
     if len(classes) != model.config.classes:
         raise ValueError(f"{len(classes)} class names for a model of {model.config.classes} classes")
-    metadata = {"config": json.dumps(model.config.to_json()), "classes": json.dumps(list(classes))}
+    # One entry: safetensors writes several in an order that differs from run to run, and equal runs must be equal.
+    metadata = {"model": json.dumps({"config": model.config.to_json(), "classes": list(classes)})}
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, path, metadata)
 
@@ -151,9 +152,10 @@ def load_run_model(path: Path) -> tuple[Classifier, list[str]]:
     try:
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata() or {}
-        model = Classifier(ClassifierConfig.from_json(json.loads(metadata["config"])))
+        described = json.loads(metadata["model"])
+        model = Classifier(ClassifierConfig.from_json(described["config"]))
         model.load_state_dict(load_file(path))
-        classes = [str(name) for name in json.loads(metadata["classes"])]
+        classes = [str(name) for name in described["classes"]]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no trained model here; run `trainer train` first") from error
     except (SafetensorError, KeyError, json.JSONDecodeError, RuntimeError) as error:
