@@ -44,7 +44,17 @@ THEME = Theme(
     surface="#172027",
     panel="#1d2830",
     dark=True,
-    variables={"dim": "#8fa0ad", "rule": "#41525f", "bar": "#5fb3d9", "selected": "#26404f"},
+    variables={
+        "dim": "#8fa0ad",
+        "rule": "#41525f",
+        "bar": "#5fb3d9",
+        "selected": "#26404f",
+        # the state's colours: chosen so that a terminal of 16 colours turns them into its green, yellow, red and grey
+        "good": "#08702c",
+        "warned": "#d7af00",
+        "bad": "#a82828",
+        "waiting": "#3b4a56",
+    },
 )
 
 

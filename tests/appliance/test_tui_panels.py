@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.color import Color, ColorSystem
 
 from appliance.messages import AlertRow, Counts, Drift, Latency, State, Status
 from appliance.tui import panels
+from appliance.tui.app import THEME
 from appliance.tui.feed import STALE_AFTER_S, Feed
 from appliance.tui.histogram import bars, fit_bins, histogram_lines
 from appliance.tui.panels import Lines, View
@@ -124,6 +126,12 @@ def test_every_state_is_a_word_and_a_meaning(state: State) -> None:
     assert "why: the reason" in text
     judging = state in (State.RUN, State.DEGRADED, State.READY)
     assert judging != ("rejected" in text or "no part gets a PASS" in text)
+
+
+@pytest.mark.parametrize(("tone", "ansi"), [("good", 2), ("warned", 3), ("bad", 1), ("waiting", 8)])
+def test_a_terminal_of_16_colours_shows_the_states_colour(tone: str, ansi: int) -> None:
+    """A console without true colour must not turn red into yellow."""
+    assert Color.parse(THEME.variables[tone]).downgrade(ColorSystem.STANDARD).number == ansi
 
 
 def test_the_alert_list_follows_the_selection() -> None:
