@@ -147,7 +147,9 @@ def open_bundle(path: Path) -> Bundle:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(HEADER)
+            if data.startswith(MAGIC):  # another file, however large, is not read to its end
+                data += file.read(MAX_BYTES + 1 - HEADER)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}; give a bundle made by `trainer release`") from None
     return parse_bundle(data, path)

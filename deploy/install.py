@@ -6,7 +6,6 @@ The two never import one another: they meet in the state kept in the root (see d
 
 from __future__ import annotations
 
-import errno
 import getpass
 import os
 import socket
@@ -31,6 +30,8 @@ from deploy.record import (
     SlotRecord,
     StateRecord,
     active_bundle,
+    check_usable,
+    explained,
     holds,
     open_active,
     read_history,
@@ -179,32 +180,20 @@ class Device:
                     raise DeviceBusy(f"{self.root}: BUSY, somebody else is changing this device; try again later")
                 yield
         except OSError as error:
-            raise _explained(error, self.root) from None
+            raise explained(error, self.root) from None
 
     def _prepare(self) -> None:
         """Make the directories. A directory that holds other things is refused, not filled."""
+        check_usable(self.root)
         try:
-            if self.root.exists() and not self.root.is_dir():
-                raise DeviceError(f"{self.root}: not a directory; name the directory of a device")
-            strange = {item.name for item in self.root.iterdir()} - _OURS if self.root.exists() else set()
-            if strange and not (self.root / STATE).exists():
-                raise DeviceError(
-                    f"{self.root}: holds other things ({sorted(strange)[0]}) and no {STATE}; "
-                    "name a device root or an empty directory"
-                )
             for directory in (self.root, self.root / SLOTS, *(slot_path(self.root, n).parent for n in SLOT_NAMES)):
                 files.make_directory(directory)
         except OSError as error:
-            raise _explained(error, self.root) from None
+            raise explained(error, self.root) from None
 
     def _record_or_new(self) -> StateRecord:
         if (self.root / STATE).exists():
             return read_record(self.root)
-        if any(slot_path(self.root, name).exists() for name in SLOT_NAMES):
-            raise DeviceError(
-                f"{self.root}: {STATE} is missing but bundles are there; "
-                "restore it from a backup, or move the whole directory away and push again"
-            )
         record = StateRecord()
         files.write_durably(self.root / STATE, _encoded(record))
         return record
@@ -255,22 +244,6 @@ class Device:
         new = StateRecord(generation=record.generation + 1, active=slots.active, a=changed["a"], b=changed["b"])
         files.write_durably(self.root / STATE, _encoded(new))
         return new
-
-
-_OURS = {STATE, STATE + files.PART, HISTORY, LOCK, SLOTS}
-
-
-def _explained(error: OSError, root: Path) -> DeviceError:
-    remedies = {
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some space",
-        errno.EFBIG: "raise the limit on the size of files",
-        errno.EACCES: "run as the user who owns the device root",
-        errno.EPERM: "run as the user who owns the device root",
-        errno.EROFS: "the file system is mounted read-only",
-    }
-    remedy = remedies.get(error.errno or 0, "check the device root")
-    return DeviceError(f"{error.filename or root}: {error.strerror or error}; {remedy}")
 
 
 def _encoded(record: StateRecord) -> bytes:

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from calibration.errors import InputError
 from deploy.bundle import open_bundle
 from deploy.install import Device, Report
-from deploy.record import DeviceError, DeviceStatus, read_state, read_status
+from deploy.record import DeviceStatus, check_usable, read_state, read_status
 from deploy.slots import SlotError, Slots, SlotState
 
 Watch = Callable[[str], AbstractContextManager[Report]]
@@ -53,12 +53,8 @@ class LocalTransport:
         self._root, self._device = root, Device(root)
 
     def slots(self) -> Slots:
-        """As Transport. A missing or empty directory will become a device root."""
-        try:
-            fresh = not self._root.exists() or (self._root.is_dir() and not any(self._root.iterdir()))
-        except OSError as error:
-            raise DeviceError(f"{self._root}: {error.strerror or error}") from None
-        return Slots() if fresh else read_state(self._root)
+        """As Transport."""
+        return read_state(self._root) if check_usable(self._root) else Slots()
 
     def status(self, steps: int) -> DeviceStatus:
         """As Transport."""

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calibration.errors import InputError
 from deploy.bundle import Bundle, BundleError, open_bundle
+from deploy.files import PART
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
 
 BUNDLE = "bundle.lgb"
 STATE, HISTORY, LOCK, SLOTS = "state.json", "history.jsonl", "lock", "slots"
+_OURS = {STATE, STATE + PART, HISTORY, LOCK, SLOTS}
 
 
 class DeviceError(InputError):
@@ -201,3 +204,47 @@ def holds(root: Path, name: SlotName, sha256: str) -> bool:
         return open_bundle(slot_path(root, name)).sha256 == sha256
     except BundleError:
         return False
+
+
+def check_usable(root: Path) -> bool:
+    """Whether a device root is there (True), or one may be made here (False): nothing is there, or next to nothing.
+
+    What a first push leaves behind that was cut short is next to nothing.
+
+    Raises:
+        DeviceError: something else is there, or bundles without their state.
+    """
+    try:
+        if (root / STATE).exists():
+            return True
+        if not root.exists():
+            return False
+        if not root.is_dir():
+            raise DeviceError(f"{root}: not a directory; name the directory of a device")
+        strange = sorted({item.name for item in root.iterdir()} - _OURS)
+    except OSError as error:
+        raise explained(error, root) from None
+    if strange:
+        raise DeviceError(
+            f"{root}: holds other things ({strange[0]}) and no {STATE}; name a device root or an empty directory"
+        )
+    if any(slot_path(root, name).exists() for name in SLOT_NAMES):
+        raise DeviceError(
+            f"{root}: {STATE} is missing but bundles are there; "
+            "restore it from a backup, or move the whole directory away and push again"
+        )
+    return False
+
+
+def explained(error: OSError, root: Path) -> DeviceError:
+    """A file error as what the user can do about it."""
+    remedies = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EFBIG: "raise the limit on the size of files",
+        errno.EACCES: "run as the user who owns the device root",
+        errno.EPERM: "run as the user who owns the device root",
+        errno.EROFS: "the file system is mounted read-only",
+    }
+    remedy = remedies.get(error.errno or 0, "check the device root")
+    return DeviceError(f"{error.filename or root}: {error.strerror or error}; {remedy}")

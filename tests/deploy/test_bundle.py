@@ -180,6 +180,10 @@ def test_a_missing_file_a_directory_and_a_huge_file_are_clear_errors(tmp_path: P
         open_bundle(tmp_path / "none.lgb")
     with pytest.raises(BundleError, match="Is a directory"):
         open_bundle(tmp_path)
+    with (tmp_path / "huge.lgb").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BundleError, match="not a Lineguard bundle"):
+        open_bundle(tmp_path / "huge.lgb")
 
 
 def test_another_format_version_is_named(good: bytes) -> None:
