@@ -20,6 +20,8 @@ from deploy.record import open_active, read_state
 from deploy.slots import SlotState
 
 VARIANT = "cpu"
+LOCK_WAIT_S = 0.2
+"""While parts are judged, another process's transaction is not waited for longer: the rows are tried again."""
 
 
 class SelfTestError(InputError):
@@ -47,6 +49,7 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
     make_directories(paths)
     with station_lock(paths.lock):
         store = Store(paths.database)
+        store.wait_at_most(LOCK_WAIT_S)
         try:
             while True:
                 chosen = choose_bundle(station.station.bundle)

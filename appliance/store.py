@@ -174,6 +174,10 @@ class Store:
         """Alerts that nobody has acknowledged, newest first."""
         return history.open_alerts(self._db)
 
+    def wait_at_most(self, seconds: float) -> None:
+        """How long to wait for another process's transaction from now on."""
+        self._db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
     def recent_rejects(self, limit: int) -> tuple[RejectRow, ...]:
         """The last rejected parts, newest first, as far as they are durable."""
         return history.recent_rejects(self._db, limit)

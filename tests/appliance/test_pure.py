@@ -1,0 +1,219 @@
+"""Batcher, judge, state machine, self-test plan, restart limit: the pure parts of the daemon."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.batcher import Batcher, Part
+from appliance.judge import judge
+from appliance.monitor.statistics import Statistics
+from appliance.selftest import golden_batches, golden_problem
+from appliance.state import PHASES, Condition
+from appliance.wire import ScoreNote
+from appliance.words import Reason, State, Verdict
+from appliance.workers import RESTARTS, WINDOW_NS, RestartLimit
+from calibration.decision import Decision, DecisionRule
+from deploy.bundle import GoldenFrame
+
+RULE = DecisionRule(("ok", "dent", "scratch"), "ok", 1.0, 0.2, 0.8, "0" * 64, "0" * 64)
+
+
+def part(trigger: int, ready_ns: int = 0, deadline_ns: int = 1000) -> Part:
+    """A part of camera c."""
+    return Part("c", trigger, f"{trigger}.png", trigger, 0, 0, ready_ns, deadline_ns)
+
+
+def scores(*rows: tuple[float, ...], whole: bool = True) -> ScoreNote:
+    """Scores of one batch."""
+    return ScoreNote(1, 0, 0, np.full(len(rows), whole), np.array(rows, np.float32))
+
+
+def test_a_full_batch_is_taken_at_once() -> None:
+    """Size: a full batch waits for nothing, and keeps the order."""
+    batcher = Batcher(3, 100)
+    for i in range(4):
+        batcher.add(part(i))
+    assert [p.trigger for p in batcher.take(0, idle=False)] == [0, 1, 2]
+    assert batcher.take(0) == []
+    assert len(batcher) == 1
+
+
+def test_a_small_batch_is_taken_when_its_oldest_part_has_waited() -> None:
+    """Deadline: exactly at its time, not before, and only when the engine is idle."""
+    batcher = Batcher(3, 100)
+    batcher.add(part(0, ready_ns=50))
+    batcher.add(part(1, ready_ns=120))
+    assert batcher.due_ns() == 150
+    assert batcher.take(149) == []
+    assert batcher.take(150, idle=False) == []
+    assert [p.trigger for p in batcher.take(150)] == [0, 1]
+    assert batcher.due_ns() is None
+
+
+def test_expired_parts_leave_the_batcher() -> None:
+    """A part whose deadline has come is handed out as expired, the others stay."""
+    batcher = Batcher(8, 10)
+    batcher.add(part(0, deadline_ns=10))
+    batcher.add(part(1, deadline_ns=20))
+    assert batcher.take_expired(9) == []
+    assert [p.trigger for p in batcher.take_expired(10)] == [0]
+    assert [p.trigger for p in batcher.take_all()] == [1]
+    assert len(batcher) == 0
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 5))
+def test_the_batcher_loses_and_doubles_nothing(steps: list[int], size: int) -> None:
+    """Whatever the order of calls, each part comes out exactly once, in order, in batches of at most `size`."""
+    batcher, out, added = Batcher(size, 2), [], 0
+    for now, step in enumerate(steps):
+        if step:
+            batcher.add(part(added, ready_ns=now))
+            added += 1
+        batch = batcher.take(now, idle=step != 2)
+        assert len(batch) <= size
+        out += [p.trigger for p in batch]
+    out += [p.trigger for p in batcher.take_all()]
+    assert out == list(range(added))
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(width=32, allow_nan=True, allow_infinity=True)] * 3), min_size=1, max_size=8),
+    st.integers(0, 20),
+    st.booleans(),
+)
+def test_only_a_finite_ok_in_time_passes(rows: list[tuple[float, ...]], now: int, whole: bool) -> None:
+    """A PASS needs finite scores, a decision OK, a whole tensor and time left, for any scores at all."""
+    note = scores(*rows, whole=whole)
+    for row, result in zip(rows, judge(RULE, note, [10] * len(rows), now), strict=True):
+        assert (result.verdict is Verdict.PASS) == (result.reason is Reason.NONE)
+        if result.verdict is Verdict.PASS:
+            assert whole
+            assert now < 10
+            assert np.isfinite(row).all()
+            assert RULE.decide([row]) == [Decision.OK]
+        if not np.isfinite(row).all():
+            assert result.reason in (Reason.ENGINE, Reason.BAD_IMAGE)
+            assert result.defect_probability is None
+
+
+def test_judgements_say_what_was_seen() -> None:
+    """OK, DEFECT and UNSURE with top class, probability, bin and the very logits."""
+    good, bad, doubt = judge(RULE, scores((9, 0, 0), (0, 9, 0), (0, 0, 0)), [10, 10, 10], 0)
+    assert (good.reason, good.top_class, good.bin) == (Reason.NONE, "ok", 0)
+    assert (bad.reason, bad.top_class, bad.bin) == (Reason.DEFECT, "dent", 19)
+    assert doubt.reason is Reason.UNSURE
+    assert doubt.defect_probability == pytest.approx(2 / 3)
+    assert bad.logits == np.array([0, 9, 0], "<f4").tobytes()
+
+
+def test_the_deadline_is_too_late_to_the_nanosecond() -> None:
+    """One nanosecond before the deadline passes, the deadline itself does not; the decision stays on record."""
+    assert judge(RULE, scores((9, 0, 0)), [10], 9)[0].verdict is Verdict.PASS
+    late = judge(RULE, scores((9, 0, 0)), [10], 10)[0]
+    assert (late.verdict, late.reason, late.decision) == (Verdict.REJECT, Reason.LATE, Decision.OK)
+
+
+def test_phases_go_one_way() -> None:
+    """Each phase follows only the one before it; STOPPED follows all."""
+    condition = Condition()
+    for phase in PHASES[1:]:
+        for wrong in PHASES[:-1]:
+            if PHASES.index(wrong) != PHASES.index(condition.phase) + 1:
+                with pytest.raises(ValueError, match="no step"):
+                    condition.enter(wrong)
+        assert condition.enter(State.STOPPED).state is State.STOPPED
+        condition = condition.enter(phase)
+        assert condition.state is phase
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("fault", [False, True])
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("warning", [False, True])
+def test_the_gravest_condition_shows(phase: State, fault: bool, hold: bool, warning: bool) -> None:
+    """All combinations: FAULT over HOLD over DEGRADED over the phase; parts pass only in RUN and DEGRADED."""
+    condition = Condition()
+    for step in PHASES[1 : PHASES.index(phase) + 1]:
+        condition = condition.enter(step)
+    if warning:
+        condition = condition.warn("drift", "it drifts")
+    if hold:
+        condition = condition.hold("database", "it is full")
+    if fault:
+        condition = condition.fail("first").fail("second")
+    live = phase in (State.READY, State.RUN)
+    if phase is State.STOPPED:
+        expected = State.STOPPED
+    elif fault:
+        expected = State.FAULT
+    elif live and hold:
+        expected = State.HOLD
+    elif live and warning:
+        expected = State.DEGRADED
+    else:
+        expected = phase
+    assert condition.state is expected
+    assert condition.rejects_all == (expected not in (State.RUN, State.DEGRADED))
+    assert ("first" in condition.reason) == fault
+    cleared = condition.clear("drift").clear("database").clear("nothing")
+    assert not cleared.warnings
+    assert not cleared.holds
+    assert cleared.fault == condition.fault
+
+
+@given(st.integers(1, 40), st.integers(1, 32))
+def test_goldens_stand_everywhere(goldens: int, size: int) -> None:
+    """Each golden is judged alone and twice in full batches, and full batches use every position."""
+    plan = golden_batches(goldens, size)
+    assert plan[:goldens] == [[i] for i in range(goldens)]
+    full = plan[goldens:]
+    if size == 1:
+        assert full == []
+        return
+    assert all(len(batch) == size for batch in full)
+    assert len(full) >= 2
+    for golden in range(goldens):
+        places = [(b, i) for b, batch in enumerate(full) for i, g in enumerate(batch) if g == golden]
+        assert len(places) >= 2
+
+
+def test_golden_problems_are_named() -> None:
+    """A wrong decision, a score off by more than allowed, NaN and a wrong shape are found; rounding is not."""
+    frame = np.zeros((4, 4), np.uint8)
+    goldens = [
+        GoldenFrame(f"golden/{i:03d}.png", frame, {"cpu": np.array(row, np.float32)})
+        for i, row in enumerate([(9, 0, 0), (0, 9, 0)])
+    ]
+    right = np.array([(9, 0, 0), (0, 9, 0)], np.float32)
+    check = [0, 1]
+    assert golden_problem(RULE, goldens, "cpu", check, right + np.float32(0.2)) == ""
+    assert "position 1 of 2" in golden_problem(RULE, goldens, "cpu", check, right[::-1])
+    assert "off by" in golden_problem(RULE, goldens, "cpu", check, right * np.float32(1.2))
+    assert "no numbers" in golden_problem(RULE, goldens, "cpu", check, right * np.float32(np.nan))
+    assert "shape" in golden_problem(RULE, goldens, "cpu", check, right[:1])
+
+
+def test_a_restart_loop_is_found() -> None:
+    """More than five starts in a minute is a loop; the same number spread out is not."""
+    limit = RestartLimit()
+    assert all(limit.allows(i) for i in range(RESTARTS))
+    assert not limit.allows(RESTARTS)
+    slow = RestartLimit()
+    assert all(slow.allows(i * WINDOW_NS // RESTARTS + i) for i in range(4 * RESTARTS))
+
+
+def test_statistics_forget() -> None:
+    """Rate over the last ten seconds, latency over the last thousand parts."""
+    statistics = Statistics()
+    assert statistics.rate(0) == 0.0
+    assert statistics.latency().worst == 0.0
+    second = 10**9
+    for i in range(20):
+        statistics.add([5_000_000] * 95 + [9_000_000] * 5, i * second)
+    assert statistics.rate(19 * second) == pytest.approx(110, rel=0.01)
+    assert statistics.rate(60 * second) == 0.0
+    latency = statistics.latency()
+    assert (latency.p50, latency.p99, latency.worst) == (5.0, 9.0, 9.0)
