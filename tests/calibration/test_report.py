@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from calibration.cli import main
 from calibration.metrics import ece, softmax
 from calibration.report import OVERKILLS, cross_fitted, group_index, grouped_folds, make_report
+from calibration.report_html import render
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
 
@@ -199,3 +200,40 @@ def test_help_has_an_example() -> None:
     text = run("report", "--help").stdout
     assert "calibration report runs/" in text
     assert "cross-fitted" in text
+
+
+def test_the_html_report_stands_alone(recorded: Path, tmp_path: Path) -> None:
+    """One file with every figure, no script and no link; told on stderr."""
+    path = tmp_path / "new" / "report.html"
+    result = run("report", recorded, "--html", path, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert f"written: {path}" in result.stderr
+    text = path.read_text(encoding="utf-8")
+    told = json.loads(result.stdout)
+    assert f"{told['before']['ece']['value']:.4f}" in text
+    assert f"{told['temperature']:.4f}" in text
+    assert "120 parts in 60 groups" in text
+    for forbidden in ("<script", "http-equiv", 'src="', 'href="http'):
+        assert forbidden not in text
+
+
+def test_names_in_the_html_are_text() -> None:
+    """A class called like a tag is no tag."""
+    made = scores(40)
+    hostile = Scores(("ok", "<script>x</script>"), "ok", made.paths, made.groups, made.labels, made.logits)
+    text = render(make_report(Path("<b>.csv"), hostile, draws=5))
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "<b>" not in text
+
+
+def test_one_group_is_told_in_the_html() -> None:
+    """And not filled with flattering figures."""
+    assert "one group only" in render(make_report(HERE, scores(20, shots=20), draws=5))
+
+
+def test_an_html_file_that_cannot_be_written_is_a_clear_error(recorded: Path) -> None:
+    """Exit code 2, the file is named."""
+    result = run("report", recorded, "--html", "/sys/lineguard/report.html")
+    assert result.exit_code == 2
+    assert "/sys/lineguard" in result.stderr

@@ -1,0 +1,95 @@
+"""The calibration report as one HTML file that needs nothing beside it: no scripts, no fonts, no network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from calibration.metrics import Interval
+from calibration.report import Figures, Report
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #1d2430; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+table { border-collapse: collapse } th, td { border: 1px solid #c9d1dc; padding: .3rem .7rem; text-align: left }
+th { background: #eef2f7 } td.number { text-align: right; font-variant-numeric: tabular-nums }
+p.note { color: #5a6575; max-width: 46rem } figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
+"""
+
+ROWS = {
+    "accuracy": "accuracy",
+    "auroc": "AUROC",
+    "nll": "NLL (nats)",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ece_if_calibrated": "ECE of a calibrated model at this size",
+}
+
+
+def render(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
+    """The whole page.
+
+    Args:
+        report: what to tell.
+        charts: (title, SVG) each, put in as they are.
+    """
+    about = (
+        f"{report.parts} parts in {report.groups} groups, {report.defects} of them defects; classes "
+        f"{', '.join(report.classes)} (good: {report.ok_class})."
+    )
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>Calibration of {escape(report.file.name)}</title>',
+        f"<style>{STYLE}</style></head><body>",
+        f"<h1>Calibration of {escape(report.file.name)}</h1><p>{escape(about)}</p>",
+        _figures(report),
+        _operating(report),
+        *(f"<h2>{escape(title)}</h2><figure>{svg}</figure>" for title, svg in charts),
+        "</body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _figures(report: Report) -> str:
+    rows = [[label, _shown(getattr(report.before, name)), _after(report.after, name)] for name, label in ROWS.items()]
+    folds = ", ".join(f"{t:.3f}" for t in report.fold_temperatures)
+    note = (
+        f"Brackets hold 95 % bootstrap intervals over groups; the ECE has {report.bins} bins. The temperature fitted on "
+        f"all parts is {report.temperature:.4f}. "
+    )
+    note += (
+        f"The figures with temperature are cross-fitted: each fold of the groups is judged by the temperature fitted on "
+        f"the others ({folds}), so none is judged by one that has seen it."
+        if report.after
+        else "There is one group only, so no figures with temperature can be given without flattering them."
+    )
+    table = _table(["", "as recorded", "with temperature"], rows)
+    return f'<h2>Figures</h2>{table}<p class="note">{escape(note)}</p>'
+
+
+def _operating(report: Report) -> str:
+    rows = [
+        [f"{point.overkill:.0%}", _shown(point.escape, ".2%"), _shown(point.threshold)] for point in report.operating
+    ]
+    table = _table(["overkill at most", "escape", "passed up to a defect probability of"], rows)
+    note = "Thresholds are read off these parts, like points on a ROC curve; a bundle has its own thresholds."
+    return f'<h2>Escape against overkill</h2>{table}<p class="note">{note}</p>'
+
+
+def _after(figures: Figures | None, name: str) -> str:
+    return "" if figures is None else _shown(getattr(figures, name))
+
+
+def _shown(value: Interval | float, spec: str = ".4f") -> str:
+    number = value.value if isinstance(value, Interval) else value
+    return "n/a" if math.isnan(number) else f"{value:{spec}}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr><td>{escape(row[0])}</td>" + "".join(f'<td class="number">{escape(c)}</td>' for c in row[1:]) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
