@@ -55,12 +55,12 @@ def _figures(report: Report) -> str:
     rows = [[label, _shown(getattr(report.before, name)), _after(report.after, name)] for name, label in ROWS.items()]
     folds = ", ".join(f"{t:.3f}" for t in report.fold_temperatures)
     note = (
-        f"Brackets hold 95 % bootstrap intervals over groups; the ECE has {report.bins} bins. The temperature fitted on "
-        f"all parts is {report.temperature:.4f}. "
+        f"Brackets hold 95 % bootstrap intervals over groups; the ECE has {report.bins} bins. "
+        f"The temperature fitted on all parts is {report.temperature:.4f}. "
     )
     note += (
-        f"The figures with temperature are cross-fitted: each fold of the groups is judged by the temperature fitted on "
-        f"the others ({folds}), so none is judged by one that has seen it."
+        "The figures with temperature are cross-fitted: each fold of the groups is judged by the temperature fitted "
+        f"on the others ({folds}), so none is judged by one that has seen it."
         if report.after
         else "There is one group only, so no figures with temperature can be given without flattering them."
     )
