@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -196,7 +196,7 @@ class Store:
             self._db.execute("COMMIT")
         except BaseException as error:
             self._head = head
-            if self._db.in_transaction:
+            with suppress(sqlite3.Error):  # the disk may have done so already
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
                 raise StoreError(f"{self.path}: {error}") from error
