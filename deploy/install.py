@@ -111,6 +111,26 @@ class Device:
             self._step(record, after, "stage", target, after[target])
             return after
 
+    def repair(self, path: Path, progress: Report | None = None) -> Slots:
+        """Put a whole copy of a bundle back into the slot that holds it damaged. What judges stays what judges.
+
+        Raises:
+            DeviceError: no slot holds this bundle. Otherwise as `stage`.
+        """
+        bundle = open_bundle(path)
+        with self._locked():
+            record = read_record(self.root)
+            slots = record.slots()
+            holder = slots.find(bundle.sha256)
+            if holder is None:
+                raise DeviceError(f"{self.root}: no slot holds this bundle; push it")
+            if not holds(self.root, holder, bundle.sha256):
+                part = self._copied(path, holder, bundle.sha256, slots[holder].size, progress or _silent)
+                part.replace(slot_path(self.root, holder))
+                files.sync_directory(part.parent)
+                self._step(record, slots, "repair", holder, slots[holder])
+            return slots
+
     def activate(self, sha256: str | None = None) -> Slots:
         """The staged bundle judges, on trial. Its file is verified first.
 

@@ -15,13 +15,13 @@ from typing import Literal, Protocol
 from calibration.errors import InputError
 from deploy.bundle import open_bundle
 from deploy.install import Device, Report
-from deploy.record import DeviceStatus, check_usable, read_state, read_status
-from deploy.slots import SlotError, Slots, SlotState
+from deploy.record import DeviceStatus, check_usable, holds, read_state, read_status
+from deploy.slots import SlotError, SlotName, Slots, SlotState
 
 Watch = Callable[[str], AbstractContextManager[Report]]
 """Makes the progress of one device, named by its address: yields a callback of (bytes done, bytes in all)."""
 
-Step = Literal["stage", "activate", "rollback"]
+Step = Literal["stage", "activate", "repair", "rollback"]
 
 
 class Transport(Protocol):
@@ -31,6 +31,12 @@ class Transport(Protocol):
 
     def slots(self) -> Slots:
         """What the device holds; empty slots where nothing was ever pushed to it."""
+
+    def intact(self, slot: SlotName, sha256: str) -> bool:
+        """Whether the file in a slot is this bundle, every byte of it."""
+
+    def repair(self, file: Path, progress: Report) -> Slots:
+        """Put a whole copy of a bundle back into the slot that holds it damaged."""
 
     def status(self, steps: int) -> DeviceStatus:
         """The same in full, the files verified, with the last `steps` steps of the history."""
@@ -55,6 +61,14 @@ class LocalTransport:
     def slots(self) -> Slots:
         """As Transport."""
         return read_state(self._root) if check_usable(self._root) else Slots()
+
+    def intact(self, slot: SlotName, sha256: str) -> bool:
+        """As Transport."""
+        return holds(self._root, slot, sha256)
+
+    def repair(self, file: Path, progress: Report) -> Slots:
+        """As Transport."""
+        return self._device.repair(file, progress)
 
     def status(self, steps: int) -> DeviceStatus:
         """As Transport."""
@@ -110,16 +124,19 @@ class Plan:
     blocked: bool = False
 
 
-def plan_push(slots: Slots, sha256: str, retry: bool = False) -> Plan:
+def plan_push(slots: Slots, sha256: str, retry: bool = False, intact: bool = True) -> Plan:
     """Facts and wishes to steps, without touching anything.
 
     Args:
         slots: what the device holds.
         sha256: of the bundle to push.
         retry: push even what the device has rejected before.
+        intact: whether the slot that holds this bundle, if any, holds it undamaged.
     """
     holder = slots.find(sha256)
     state = SlotState.EMPTY if holder is None else slots[holder].state
+    if holder is not None and holder in (slots.active, slots.last_confirmed) and not intact:
+        return Plan(("repair",), f"the device has it in slot {holder}, damaged")
     if holder is not None and holder == slots.active:
         return Plan((), f"the device has it, {'on trial' if state is SlotState.TRIAL else 'confirmed'}")
     if holder is not None and state is SlotState.REJECTED and not retry:
@@ -129,10 +146,11 @@ def plan_push(slots: Slots, sha256: str, retry: bool = False) -> Plan:
         target = slots.target(sha256)
     except SlotError as error:
         return Plan((), str(error), blocked=True)
-    if state is SlotState.STAGED:
+    if state is SlotState.STAGED and intact:
         return Plan(("activate",), f"staged already in slot {target}")
     if holder is not None:
-        return Plan(("stage", "activate"), f"lies in slot {target} already, no copy needed")
+        copy = "no copy needed" if intact else "damaged"
+        return Plan(("stage", "activate"), f"lies in slot {target} already, {copy}")
     return Plan(("stage", "activate"), f"into slot {target}")
 
 
@@ -205,15 +223,16 @@ def _push_one(file: Path, sha256: str, device: Transport, watch: Watch, dry_run:
     done: list[Step] = []
     try:
         slots = device.slots()
-        plan = plan_push(slots, sha256, retry)
+        holder = slots.find(sha256)
+        plan = plan_push(slots, sha256, retry, holder is None or device.intact(holder, sha256))
         if plan.blocked:
             return Outcome(device.address, plan, (), slots, plan.why)
         for step in () if dry_run else plan.steps:
-            if step == "stage":
-                with watch(device.address) as progress:
-                    slots = device.stage(file, progress)
-            else:
+            if step == "activate":
                 slots = device.activate(sha256)
+            else:
+                with watch(device.address) as progress:
+                    slots = device.stage(file, progress) if step == "stage" else device.repair(file, progress)
             done.append(step)
     except InputError as error:
         return Outcome(device.address, plan, tuple(done), slots, str(error))

@@ -12,7 +12,7 @@ import pytest
 
 from calibration.errors import InputError
 from deploy.bundle import BundleError
-from deploy.install import Device, read_history, read_state
+from deploy.install import Device, DeviceError, read_history, read_state
 from deploy.push import Plan, plan_push, push, reach, reach_all, rollback
 from deploy.slots import Slot, Slots, SlotState
 
@@ -68,6 +68,39 @@ def test_blocked_plans(slots: Slots, wanted: str, why: str) -> None:
     assert plan.blocked
     assert plan.steps == ()
     assert why in plan.why
+
+
+@pytest.mark.parametrize(
+    ("slots", "wanted", "steps"),
+    [
+        (ONE, "one", ("repair",)),
+        (TRIAL, "one", ("repair",)),
+        (TRIAL, "two", ("repair",)),
+        (STAGED, "two", ("stage", "activate")),
+        (BOTH, "one", ("stage", "activate")),
+    ],
+)
+def test_plans_for_a_damaged_copy(slots: Slots, wanted: str, steps: tuple[str, ...]) -> None:
+    """What judges, or is the fallback, is put back in its place; what waits is copied again."""
+    plan = plan_push(slots, sha(wanted), intact=False)
+    assert plan.steps == steps
+    assert "damaged" in plan.why or steps[0] == "stage"
+
+
+def test_a_damaged_active_bundle_is_repaired_by_pushing_it_again(tmp_path: Path, bundles: list[Path]) -> None:
+    """The state stays; the history tells."""
+    root = tmp_path / "d"
+    push(bundles[0], [f"file:{root}"])
+    path = root / "slots/a/bundle.lgb"
+    path.write_bytes(path.read_bytes()[:-1])
+    before = read_state(root)
+    report = push(bundles[0], [f"file:{root}"])
+    assert report.devices[0].done == ("repair",)
+    assert path.read_bytes() == bundles[0].read_bytes()
+    assert read_state(root) == before
+    assert read_history(root)[-1].what == "repair"
+    with pytest.raises(DeviceError, match="no slot holds this bundle"):
+        Device(root).repair(bundles[1])
 
 
 def test_a_rejected_bundle_is_tried_again_on_demand() -> None:
