@@ -23,6 +23,9 @@ def main() -> None:
     """Tell how good, and how honest, a model's recorded scores are."""
 
 
+cli = main
+
+
 @main.command("report", epilog=example("calibration report runs/solar/scores.test.csv --html report.html"))
 @click.argument("scores", type=click.Path(path_type=Path))
 @click.option(

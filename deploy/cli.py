@@ -25,6 +25,9 @@ def main() -> None:
     """
 
 
+cli = main
+
+
 _devices = click.argument("devices", metavar="DEVICE...", nargs=-1, required=True)
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.cli import main
+from calibration.cli import cli
 from calibration.metrics import ece, softmax
 from calibration.report import OVERKILLS, cross_fitted, group_index, grouped_folds, make_report
 from calibration.report_html import render
@@ -123,7 +123,7 @@ def test_escape_falls_as_overkill_is_allowed() -> None:
 
 def run(*arguments: object) -> Result:
     """Run `calibration`."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from deploy.cli import main
+from deploy.cli import cli
 from deploy.install import Device, read_state
 
 
 def run(*arguments: object) -> Result:
     """Run `deploy` with arguments; standard output and standard error kept apart."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 def output(*arguments: object) -> Any:
@@ -160,7 +160,7 @@ def test_an_error_does_not_steer_the_terminal(tmp_path: Path) -> None:
 def test_every_command_has_help_with_an_example() -> None:
     """And --json."""
     assert "completion" in run("--help").stdout
-    for name in main.commands:
+    for name in cli.commands:
         text = run(name, "--help").stdout
         assert f"deploy {name} " in text.split("Example:")[1]
         assert "--json" in text
