@@ -21,7 +21,7 @@ EXPECTED = {
 
 def group(program: str) -> click.Group:
     """The root group of a program."""
-    found = importlib.import_module(f"{program}.cli").cli
+    found = importlib.import_module(f"{program}.cli").main
     assert isinstance(found, click.Group)
     return found
 
