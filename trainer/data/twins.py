@@ -144,4 +144,6 @@ def _background(x: Floats) -> Floats:
     rank = min(RANK, max(1, n // 2))  # the image itself is the nearest, rank 0
     if n <= 2:
         return np.zeros(n, np.float32)
-    return np.concatenate([np.partition(similar, n - 1 - rank, axis=1)[:, n - 1 - rank] for _, similar in _products(x)])
+    column = n - 1 - rank
+    # copied: a view would keep its whole block in memory
+    return np.concatenate([np.partition(similar, column, axis=1)[:, column].copy() for _, similar in _products(x)])
