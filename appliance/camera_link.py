@@ -77,8 +77,9 @@ class CameraLink:
     def stop(self) -> None:
         """Ask it to end after the frame it is at."""
         self._stopping = True
-        if self._worker is None:
+        if self._worker is None or not self._ready:  # it has shot nothing yet, and does not listen either
             self.ended = True
+            self.break_off("stopped")
         else:
             self._channel.send(self._worker.identity, STOP)
 

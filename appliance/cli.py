@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from appliance.config import load_station
-from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress
+from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, one_line, progress
 
 config_option = click.option(
     "--config",
@@ -108,14 +106,14 @@ def doctor(context: click.Context, config: Path | None, as_json: bool) -> None:
     from appliance.doctor import Mark, examine
 
     findings = examine(None if config is None else load_station(config))
-    table = Table(title="Doctor", title_justify="left")
-    for column in ("", "", "found", "remedy"):
-        table.add_column(column, overflow="fold")
-    style = {Mark.OK: "green", Mark.MISSING: "bold red", Mark.ABSENT: "yellow"}
+    colour = {Mark.OK: "green", Mark.MISSING: "red", Mark.ABSENT: "yellow"}
+    lines = []
     for finding in findings:
-        mark = Text(finding.mark.value, style[finding.mark])
-        table.add_row(Text(finding.name), mark, Text(finding.found), Text(finding.remedy))
-    emit({"findings": findings}, as_json, table)
+        mark = click.style(f"{finding.mark.value:8}", fg=colour[finding.mark])
+        lines.append(f"{mark}{finding.name:21}{one_line(finding.found)}")
+        if finding.remedy:
+            lines.append(f"{'':8}{'':21}-> {one_line(finding.remedy)}")
+    emit({"findings": findings}, as_json, "\n".join(lines))
     context.exit(1 if any(finding.mark is Mark.MISSING for finding in findings) else 0)
 
 

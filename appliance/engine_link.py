@@ -185,7 +185,7 @@ class EngineLink:
     def close(self, timeout_s: float) -> list[Part]:
         """Wait for its end; the parts that were still with it."""
         if self._worker is not None:
-            self._worker.end(timeout_s)
+            self._worker.end(0.0 if self.phase is EnginePhase.LOADING else timeout_s)
         return self.lose("")
 
     def _submit(self, number: int, slots: Sequence[int], crcs: Sequence[int]) -> None:
