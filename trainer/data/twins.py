@@ -71,7 +71,7 @@ def thumbnail(frame: Frame) -> Floats:
 
 
 def find_twins(thumbnails: Floats, parts: Sequence[int] | Ints | None = None) -> Twins:
-    """Near-twins among images, by blocked matrix products: O(n^2), some ten seconds for 20,000 images.
+    """Near-twins among images, by blocked matrix products: O(n^2), some twenty seconds for 20,000 images.
 
     Args:
         thumbnails: float32 (n, SIDE * SIDE) from `thumbnail`.
