@@ -154,6 +154,45 @@ def _check_run(run: Path, resume: bool, force: bool) -> None:
         )
 
 
+@main.command("export", epilog=example("trainer export run --tensorrt sm_86,sm_89"))
+@run_argument
+@click.option(
+    "--tensorrt",
+    metavar="sm_86,...",
+    default="",
+    help="Also build TensorRT-RTX plans for these GPU generations; needs the extra 'rtx', but no GPU.",
+)
+@click.option(
+    "--max-paired-escapes",
+    type=click.IntRange(0),
+    help="Validation defects that FP32 rejects and an INT8 model may pass. Default: 2 % of the defects, at least 1.",
+)
+@json_option
+def export_command(run: Path, tensorrt: str, max_paired_escapes: int | None, as_json: bool) -> None:
+    """Export RUN to ONNX: FP32, and INT8 for CPUs and for TensorRT, each measured against FP32.
+
+    Refused when a layer fell out of INT8, or when an INT8 model passes defects that FP32 rejects.
+    """
+    from trainer.export import export_run
+
+    generations = [name.strip() for name in tensorrt.split(",") if name.strip()]
+    with stages() as progress:
+        result = export_run(run, progress, generations, max_paired_escapes)
+    table = Table(title=str(result.folder), title_justify="left", min_width=78)
+    for column in ("model", "size", "INT8 layers", "verdicts as FP32", "paired escapes", "deviation"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, size in result.sizes.items():
+        figures = result.parity.get(name)
+        measured = ("-", "-", "-")
+        if figures:
+            escapes = f"{figures.paired_escapes} of {figures.defects}"
+            measured = (f"{figures.agreement.value:.1%}", escapes, f"{figures.max_deviation:.3f}")
+        table.add_row(name, f"{size / 2**20:.1f} MiB", str(result.convolutions.get(name, "-")), *measured)
+    for plan in result.plans:
+        table.add_row(f"trt {plan.capability}", f"{plan.size / 2**20:.1f} MiB", "-", "-", "-", "-")
+    emit(result, as_json, table)
+
+
 @main.command("evaluate", epilog=example("trainer evaluate parts.lgb data --split test"))
 @click.argument("model", metavar="RUN|FILE", type=click.Path(path_type=Path))
 @data_argument

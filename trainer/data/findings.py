@@ -26,9 +26,7 @@ def pixel_warnings(look: Look, images: int) -> list[str]:
         warnings.append(f"{look.coloured} of {readable} images show colour, the rest are grey: all are taken as colour")
     if look.heights[1] >= 3 * look.heights[0] or look.widths[1] >= 3 * look.widths[0]:
         sizes = f"{look.widths[0]} to {look.widths[1]} px wide, {look.heights[0]} to {look.heights[1]} px high"
-        warnings.append(
-            f"frames are {sizes}: the model's input follows the largest; leave odd ones out or set --size"
-        )
+        warnings.append(f"frames are {sizes}: the model's input follows the largest; leave odd ones out or set --size")
     if look.blank:
         warnings.append(f"{look.blank} image(s) are of one single value: a capped lens, or a dark 16-bit picture?")
     return warnings
