@@ -69,6 +69,10 @@ class CameraLink:
             return "ended"
         return self.trouble or ("running" if self._ready else "starting")
 
+    def limit(self, slots: int) -> None:
+        """Use no more than so many slots; before `open`."""
+        self._free = set(sorted(self._free)[:slots])
+
     def open(self) -> None:
         """Let it trigger: from now on it gets credit."""
         self._open = True

@@ -14,6 +14,7 @@ from appliance.sources import open_source
 from appliance.store import Store
 from appliance.supervisor import Progress, Supervisor
 from calibration.errors import InputError
+from calibration.preprocess import GeometryError
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.install import Device
 from deploy.record import open_active, read_state
@@ -99,7 +100,10 @@ def _with_bundle(
 ) -> Summary | str:
     """Prove one bundle and run with it; the reason when it is not proven."""
     station = fitted(station, chosen.bundle)
-    supervisor = Supervisor(station, Model(chosen.bundle, VARIANT), store)
+    try:
+        supervisor = Supervisor(station, Model(chosen.bundle, VARIANT), store)
+    except GeometryError as error:
+        return f"its own goldens are not what its preprocessing takes: {error}"
     try:
         problem = supervisor.prove()
         if problem:

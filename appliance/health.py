@@ -8,6 +8,7 @@ from appliance.messages import Drift, State
 from appliance.notify import notify
 from appliance.state import Condition
 from appliance.store import Store, StoreError
+from calibration.cli_support import one_line
 
 
 class Health:
@@ -46,7 +47,7 @@ class Health:
 
     def alert(self, kind: str, message: str) -> None:
         """Something that an operator has to acknowledge."""
-        print(f"{kind}: {message}", file=sys.stderr)
+        print(f"{kind}: {one_line(message)}", file=sys.stderr)
         try:
             self._store.alert(kind, message)
         except StoreError as error:

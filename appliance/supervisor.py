@@ -26,6 +26,7 @@ from appliance.notify import notify
 from appliance.outputs import TallyOutput
 from appliance.paths import StationPaths
 from appliance.ring import Ring
+from appliance.sizing import fitting_batch, window
 from appliance.store import Store
 from appliance.wire import FrameNote, WireError
 
@@ -87,15 +88,15 @@ class Supervisor:
         """Shared memory with its slots shared out among cameras and goldens, and the links to all workers."""
         size, spec = self._station.batch.size, self._model.bundle.manifest.preprocess
         goldens = self._model.bundle.goldens()
-        windows = [_window(camera.fps, size) for camera in self._station.camera.values()]
+        windows = [window(camera.fps, size) for camera in self._station.camera.values()]
         self._ring = Ring.create(sum(windows) + len(goldens), spec.shape)
         shared = {"slots": self._ring.slots, "shape": list(spec.shape), "preprocess": spec.to_json()}
         self._cameras, first = [], 0
-        for index, ((name, camera), window) in enumerate(zip(self._station.camera.items(), windows, strict=True)):
+        for index, ((name, camera), count) in enumerate(zip(self._station.camera.items(), windows, strict=True)):
             settings = {**shared, "source": camera.model_dump(mode="json")}
-            slots = range(first, first + window)
+            slots = range(first, first + count)
             self._cameras.append(CameraLink(name, index, settings, slots, self._ring, self._workers))
-            first += window
+            first += count
         self._by_name = {camera.name: camera for camera in self._cameras}
         engine = self._station.engine
         settings = {**shared, "engine": engine.model_dump(mode="json"), "batch": size}
@@ -112,9 +113,25 @@ class Supervisor:
         while self._engine.phase is not EnginePhase.SERVING and not self._signal.asked:
             self._turn()
             if self._engine.phase is EnginePhase.REFUSED or self._health.condition.fault:
-                return self._engine.trouble
+                return self._engine.trouble or self._health.condition.fault
+        self._fit()
         self._health.enter(State.READY)
         return ""
+
+    def _fit(self) -> None:
+        """Make batches as small as this machine's measured speed demands, so that waiting alone makes no part late."""
+        cameras = self._station.camera.values()
+        unpaced = sum(camera.fps <= 0 for camera in cameras)
+        size = fitting_batch(self._batcher.size, self._engine.part_ns, self._deadline_ns, unpaced)
+        if size < self._batcher.size:
+            self._health.audit("batch size", str(size), str(self._batcher.size))
+            self._batcher.size = size
+        for link, camera in zip(self._cameras, cameras, strict=True):
+            if camera.fps <= 0:
+                link.limit(window(camera.fps, size))
+        if 3 * self._engine.part_ns > self._deadline_ns:
+            slow = f"{self._engine.part_ns / 1e6:.0f} ms a part, deadline {self._deadline_ns / 1e6:.0f} ms"
+            self._health.warn("speed", f"this machine may be too slow for the line: {slow}")
 
     def run(self, max_seconds: float | None = None, progress: Progress | None = None) -> Summary:
         """Judge until all sources have ended, a signal comes, or `max_seconds` have passed."""
@@ -295,9 +312,3 @@ class Supervisor:
         while not self._ledger.commit(time.monotonic_ns()) and time.monotonic_ns() < until_ns:
             time.sleep(0.05)
         self._health.audit("stop", self._ended_by or "sources")
-
-
-def _window(fps: float, batch: int) -> int:
-    """Slots of one camera. As fast as they are judged: one batch with the engine, one behind it, one frame in work;
-    more would only wait longer. At a set rate: room for the stalls of a disk or a restart, before parts overflow."""
-    return 2 * batch + 1 if fps <= 0 else max(4 * batch, 16)

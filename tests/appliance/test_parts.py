@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 import zmq
 
-from appliance.channels import ControlChannel
+from appliance.camera_link import CameraLink
+from appliance.channels import ControlChannel, WorkerChannel
 from appliance.client import StationSilentError, acknowledge, fetch_status
 from appliance.config import load_station
+from appliance.daemon import run_station
 from appliance.engines.onnx_cpu import OnnxCpuEngine
 from appliance.engines.protocol import EngineError, load_engine
 from appliance.health import Health
@@ -30,10 +32,11 @@ from appliance.notify import notify
 from appliance.paths import SOCKET_PATH_MAX, StationPaths, make_directories
 from appliance.ring import Ring, checksum
 from appliance.store import Store
-from appliance.wire import LOAD, READY, STOP, ScoreNote, WireError, pack_batch
+from appliance.wire import LOAD, READY, STOP, FrameNote, MissNote, ScoreNote, WireError, pack_batch
+from appliance.words import Reason
 from appliance.workers import Worker
 from calibration.errors import InputError
-from tests.appliance.stations import ROOT, alive, make_station
+from tests.appliance.stations import ROOT, alive, make_station, rows
 from tests.support.tiny import logits_of, part, tiny_model, tiny_spec
 
 
@@ -374,3 +377,31 @@ def test_configuration_errors_name_file_and_key(tmp_path: Path) -> None:
         load_station(config)
     with pytest.raises(InputError, match="--config"):
         load_station(tmp_path / "none.toml")
+
+
+def test_a_camera_that_breaks_the_rules_is_not_believed(tmp_path: Path) -> None:
+    """Slots without credit, triggers out of order, unknown messages: WireError, and the trigger is not counted."""
+    ring = Ring.create(4, tiny_spec().shape)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    channel = WorkerChannel(context, tmp_path / "w", zmq.Poller())
+    link = CameraLink("top", 0, {}, range(4), ring, channel)
+    for bad in (FrameNote(0, 1, 0, 0, 0, "x").pack(), MissNote(3, 0, Reason.STALE, "x", "").pack(), b"?"):
+        with pytest.raises(WireError):
+            link.message(bad)
+    link.stop()
+    assert link.ended
+    assert link.describe() == "ended"
+    assert not channel.send("camera-0-1", b"nobody is there")
+    channel.close()
+    context.term()
+    ring.close()
+
+
+def test_the_slow_are_warned(tmp_path: Path) -> None:
+    """A deadline that the machine cannot hold: single parts, a warning, and still one row for each."""
+    config = make_station(tmp_path, 3, sections="[timing]\ndeadline_ms = 0.001")
+    summary = run_station(load_station(config))
+    assert summary.state is State.DEGRADED
+    assert "too slow" in summary.state_reason
+    assert summary.rejects_by_reason == {"LATE": 3}
+    assert ("batch size", "8", "1") in rows(config, "SELECT action, old, new FROM audit")

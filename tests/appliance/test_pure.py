@@ -11,6 +11,7 @@ from appliance.batcher import Batcher, Part
 from appliance.judge import judge
 from appliance.monitor.statistics import Statistics
 from appliance.selftest import golden_batches, golden_problem
+from appliance.sizing import fitting_batch, window
 from appliance.state import PHASES, Condition
 from appliance.wire import ScoreNote
 from appliance.words import Reason, State, Verdict
@@ -217,3 +218,14 @@ def test_statistics_forget() -> None:
     assert statistics.rate(60 * second) == 0.0
     latency = statistics.latency()
     assert (latency.p50, latency.p99, latency.worst) == (5.0, 9.0, 9.0)
+
+
+@given(st.integers(1, 64), st.floats(1, 1e10), st.integers(1, 10**10), st.integers(0, 4))
+def test_batches_fit_the_deadline(size: int, part_ns: float, deadline_ns: int, unpaced: int) -> None:
+    """Whatever is under way is judged within half the deadline, unless even single parts are too slow for that."""
+    batch = fitting_batch(size, part_ns, deadline_ns, unpaced)
+    assert 1 <= batch <= size
+    under_way = unpaced * (window(0, batch) - 1) + batch if unpaced else 3 * batch
+    if batch > 1:
+        assert under_way * part_ns <= deadline_ns / 2 * 1.001
+    assert fitting_batch(size, part_ns, 2 * deadline_ns, unpaced) >= batch
