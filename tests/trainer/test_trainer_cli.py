@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from calibration.decision import Decision
+from calibration.images import read_image
+from deploy.bundle import open_bundle
 from tests.support.folders import FolderSpec, write_folder
+from tests.support.tiny import CLASSES, logits_of, parts, tiny_bundle
 from trainer.cli import main
 
 
@@ -203,3 +207,51 @@ def test_evaluate_refuses_data_the_model_was_not_made_for(place: Path, trained: 
     (tmp_path / "no.lgb").write_bytes(b"no bundle")
     assert "no.lgb" in refusal("evaluate", tmp_path / "no.lgb", place / "data")
     assert trained["seed"] == 0
+
+
+@pytest.fixture(scope="module")
+def scratched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bundle (parts.lgb) and a dataset of the parts it was made for."""
+    root = tmp_path_factory.mktemp("bundle")
+    tiny_bundle(root / "parts.lgb")
+    for i, (frame, is_scratched) in enumerate(parts(120, every=4, seed=3)):
+        path = root / "images" / CLASSES[int(is_scratched)] / f"{i:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), frame)
+    answer("import", "folder", root / "images", "--out", root / "data", "--fractions", 0, 0, 1)
+    return root
+
+
+def test_evaluate_judges_with_a_bundles_own_thresholds(scratched: Path) -> None:
+    """Escape, overkill and unsure as the device would have them, counted here frame by frame."""
+    result = answer("evaluate", scratched / "parts.lgb", scratched / "data")
+    bundle = open_bundle(scratched / "parts.lgb")
+    rule, spec = bundle.variant("cpu").rule, bundle.manifest.preprocess
+    frames = [(path.parent.name, read_image(path, 1)) for path in sorted((scratched / "images").glob("*/*.png"))]
+    logits = logits_of(bundle.model("cpu"), np.stack([spec.apply(frame) for _, frame in frames]))
+    decisions = [(label, decision) for (label, _), decision in zip(frames, rule.decide(logits), strict=True)]
+    defects = [decision for label, decision in decisions if label == "scratch"]
+    good = [decision for label, decision in decisions if label == "ok"]
+    point = result["at_thresholds"]
+    assert result["figures"]["samples"] == 120
+    assert point["escape"]["value"] == pytest.approx(defects.count(Decision.OK) / len(defects))
+    assert point["overkill"]["value"] == pytest.approx(1 - good.count(Decision.OK) / len(good))
+    unsure = [decision for _, decision in decisions].count(Decision.UNSURE)
+    assert point["unsure"]["value"] == pytest.approx(unsure / 120)
+    shown = call("evaluate", scratched / "parts.lgb", scratched / "data")
+    assert "escape at its thresholds" in shown.stdout
+    assert "trained on another dataset" in shown.stderr
+
+
+def test_evaluate_names_a_variant_the_bundle_lacks(scratched: Path) -> None:
+    """Not every bundle serves TensorRT."""
+    message = refusal("evaluate", scratched / "parts.lgb", scratched / "data", "--variant", "trt")
+    assert "no variant 'trt'" in message
+
+
+def test_evaluate_refuses_a_bundle_with_a_flipped_byte(scratched: Path, tmp_path: Path) -> None:
+    """One bit is enough."""
+    data = bytearray((scratched / "parts.lgb").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "damaged.lgb").write_bytes(bytes(data))
+    assert "damaged.lgb" in refusal("evaluate", tmp_path / "damaged.lgb", scratched / "data")
