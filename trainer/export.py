@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -103,8 +104,31 @@ def export_run(
         plans = build_plans(data, settings.spec.shape, tuple(tensorrt), folder / "plans", progress)
     convolutions = {name: variant.convolutions for name, variant in variants.items()}
     result = ExportResult(folder, sizes, {str(k): v for k, v in convolutions.items()}, parity, plans)
-    write_json(folder / PARITY, {"variants": plain({k: asdict(v) for k, v in parity.items()}), "sizes": sizes})
+    figures_json = plain({name: asdict(found) for name, found in parity.items()})
+    write_json(folder / PARITY, {"variants": figures_json, "files": _digests(run)})
     return result
+
+
+def _digests(run: Path) -> dict[str, str]:
+    """SHA-256 of everything that a release is made from, by its path inside the run."""
+    scores = [f"{EXPORT}/scores.{model}.{fold}.csv" for model in MODELS for fold in FOLDS]
+    names = [MODEL, *(f"{EXPORT}/model.{model}.onnx" for model in MODELS), *scores]
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in names}
+
+
+def check_unchanged(run: Path) -> None:
+    """Raise InputError unless RUN holds a whole export of the very network that is in it."""
+    path = run / EXPORT / PARITY
+    remedy = f"run `trainer export {run}`"
+    try:
+        recorded: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
+        changed = [name for name, digest in _digests(run).items() if recorded.get(name) != digest]
+    except FileNotFoundError:
+        raise InputError(f"{run}: not exported, or the export was refused; {remedy} first") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not written by this program ({error}); {remedy} again") from None
+    if changed:
+        raise InputError(f"{run}: {changed[0]} has changed since the export; {remedy} again")
 
 
 def dataset_of(settings: RunSettings, run: Path) -> Dataset:
@@ -162,15 +186,3 @@ def _parity(scores: dict[str, dict[str, Scores]]) -> dict[str, ParityFigures]:
     reference = scores["fp32"]["val"]
     rule = reference_rule(reference)
     return {name: compare(name, reference, scores[name]["val"], rule) for name in ("cpu", "trt")}
-
-
-def read_parity(run: Path) -> dict[str, ParityFigures]:
-    """What export left behind. Raises InputError where there is no whole export."""
-    path = run / EXPORT / PARITY
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: ParityFigures.from_json(values) for name, values in found["variants"].items()}
-    except FileNotFoundError:
-        raise InputError(f"{run}: not exported, or an export was refused; run `trainer export {run}` first") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not written by this program ({error}); export again") from None

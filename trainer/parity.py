@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -42,11 +41,6 @@ class ParityFigures:
     paired_escapes: int
     paired_catches: int
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> ParityFigures:
-        """Inverse of `dataclasses.asdict`. Raises KeyError or TypeError on anything else."""
-        return cls(**{**values, "agreement": Interval(**values["agreement"])})
-
 
 def reference_rule(fp32: Scores, costs: Costs | None = None) -> DecisionRule:
     """The FP32 model's own rule, fitted on its scores of a fold; thresholds at 0.5 where a kind is missing.
@@ -61,18 +55,24 @@ def reference_rule(fp32: Scores, costs: Costs | None = None) -> DecisionRule:
     return DecisionRule(fp32.classes, fp32.ok_class, temperature, chosen.ok_below, chosen.defect_above, "", "")
 
 
-def compare(variant: str, fp32: Scores, int8: Scores, rule: DecisionRule) -> ParityFigures:
+def compare(
+    variant: str, fp32: Scores, int8: Scores, rule: DecisionRule, own: DecisionRule | None = None
+) -> ParityFigures:
     """Figures of one INT8 model. Both Scores hold the same parts in the same order.
+
+    Args:
+        rule: of the FP32 model. own: of the INT8 model; None judges it by the FP32 model's too.
 
     Raises:
         ValueError: they do not.
     """
     if fp32.paths != int8.paths or fp32.classes != int8.classes:
         raise ValueError("the two models were scored on different parts")
-    before, after = rule.defect_probability(fp32.logits), rule.defect_probability(int8.logits)
-    passed, now_passed = before <= rule.ok_below, after <= rule.ok_below
+    own = own or rule
+    before, after = rule.defect_probability(fp32.logits), own.defect_probability(int8.logits)
+    passed, now_passed = before <= rule.ok_below, after <= own.ok_below
     deviation = np.abs(after - before)
-    same = [a == b for a, b in zip(rule.decide(fp32.logits), rule.decide(int8.logits), strict=True)]
+    same = [a == b for a, b in zip(rule.decide(fp32.logits), own.decide(int8.logits), strict=True)]
     return ParityFigures(
         variant=variant,
         parts=len(before),
