@@ -39,6 +39,7 @@ class Ledger:
         self._before = Counter(store.tally)
         self._next_seq = store.next_seq
         self._tokens: dict[int, PassToken] = {}
+        self._late: list[VerdictRow] = []
         self._due_ns: int | None = None
         self._utc_offset_ns = time.time_ns() - time.monotonic_ns()
         self._rejects = deque(store.recent_rejects(SHOWN), maxlen=SHOWN)
@@ -76,23 +77,30 @@ class Ledger:
         self._due_ns = None
         try:
             rows = self._store.commit()
-            now_ns = time.monotonic_ns()  # the disk took its time
-            late = [row for row in rows if row.seq in self._tokens and now_ns >= self._tokens[row.seq].deadline_ns]
-            tokens = [self._tokens[row.seq] for row in rows if row.seq in self._tokens]
-            self._tokens.clear()
-            if late:
-                self._store.revoke(late, Reason.LATE)
+            self._release(rows)
+            if self._late:
+                self._store.revoke(self._late, Reason.LATE)
         except StoreError as error:
             self._tokens.clear()
             self._store.withhold(Reason.LOG)
             self._due_ns = now_ns + RETRY_NS
             self.failure = str(error)
             return False
+        self._late = []
         self.failure = ""
-        self.rows += len(rows)
-        self._output.release([token for token in tokens if now_ns < token.deadline_ns], now_ns)
-        self.statistics.add([now_ns - row.mono_ns for row in rows], now_ns)
         return True
+
+    def _release(self, rows: list[VerdictRow]) -> None:
+        """Rows that have just become durable: their parts pass, unless the disk took until after the deadline."""
+        now_ns = time.monotonic_ns()
+        tokens = [(row, self._tokens[row.seq]) for row in rows if row.seq in self._tokens]
+        self._tokens.clear()
+        self._output.release([token for _, token in tokens if now_ns < token.deadline_ns], now_ns)
+        late = [row for row, token in tokens if now_ns >= token.deadline_ns]
+        self._late += late
+        self._new_rejects.extend(row._replace(reason=Reason.LATE.value) for row in late)
+        self.rows += len(rows)
+        self.statistics.add([now_ns - row.mono_ns for row in rows], now_ns)
 
     @property
     def queued(self) -> int:
@@ -101,17 +109,17 @@ class Ledger:
 
     def counts(self) -> Counts:
         """Since the database was made."""
-        return history.counts(self._store.tally)
+        return history.counts(self._store.counted())
 
     def run_counts(self) -> tuple[Counts, dict[str, int]]:
         """Since the daemon started: counts, and rejects by reason."""
-        run = Counter(self._store.tally)
+        run = self._store.counted()
         run.subtract(self._before)
         return history.counts(run), history.rejects_by_reason(run)
 
     def rejects_by_reason(self) -> dict[str, int]:
         """Since the database was made."""
-        return history.rejects_by_reason(self._store.tally)
+        return history.rejects_by_reason(self._store.counted())
 
     def rejects(self) -> tuple[RejectRow, ...]:
         """The last rejected parts, newest first."""

@@ -67,7 +67,7 @@ class Store:
     """Writer of one station's database.
 
     Attributes:
-        tally: parts by (camera, reason) since the database was made, rows not yet committed included.
+        tally: parts by (camera, reason) since the database was made: durable rows only.
         pending: rows added since the last commit, in order.
     """
 
@@ -93,14 +93,12 @@ class Store:
         self.next_seq: int = (last or 0) + 1
         self._head: str = head[0] if head else START
         self.pending: list[VerdictRow] = []
-        self._bins: Counter[tuple[str, str, str, str, int]] = Counter()
+        self._bins: list[int | None] = []
 
     def add(self, row: VerdictRow, bin_: int | None) -> None:
         """Queue one row, with the bin of its defect probability where the part was judged."""
         self.pending.append(row)
-        self.tally[row.camera, row.reason] += 1
-        if bin_ is not None:
-            self._bins[row.utc[:16], row.camera, row.top_class, row.bundle, bin_] += 1
+        self._bins.append(bin_)
 
     def commit(self) -> list[VerdictRow]:
         """Make all queued rows durable, in one transaction; returns them.
@@ -112,21 +110,30 @@ class Store:
         if not rows:
             return []
         tally = Counter((row.camera, row.reason) for row in rows)
+        histogram = Counter(
+            (row.utc[:16], row.camera, row.top_class, row.bundle, bin_)
+            for row, bin_ in zip(rows, self._bins, strict=True)
+            if bin_ is not None
+        )
         with self._transaction() as db:
             db.executemany(_INSERT, rows)
             db.executemany(_TALLY, [(*key, parts) for key, parts in tally.items()])
-            db.executemany(_HISTOGRAM, [(*key, parts) for key, parts in self._bins.items()])
-        self.pending = []
-        self._bins.clear()
+            db.executemany(_HISTOGRAM, [(*key, parts) for key, parts in histogram.items()])
+        self.pending, self._bins = [], []
+        self.tally.update(tally)
         return rows
+
+    def counted(self) -> Counter[tuple[str, str]]:
+        """The tally with the queued rows, which belong to parts that have had their verdict."""
+        return self.tally + Counter((row.camera, row.reason) for row in self.pending)
 
     def withhold(self, reason: Reason) -> None:
         """Turn every queued PASS into a REJECT: their commit failed, so no PASS may ever leave for them."""
-        self.pending = [self._rejected(row, reason) for row in self.pending]
+        self.pending = [_rejected(row, reason) if row.verdict == "PASS" else row for row in self.pending]
 
     def revoke(self, rows: Sequence[VerdictRow], reason: Reason) -> None:
         """Committed rows whose PASS came too late to be given become REJECT(reason). Raises StoreError."""
-        rejected = [self._rejected(row, reason) for row in rows]
+        rejected = [_rejected(row, reason) for row in rows]
         moves = Counter((row.camera, row.reason) for row in rejected)
         moves.subtract(Counter((row.camera, row.reason) for row in rows))
         with self._transaction() as db:
@@ -135,6 +142,7 @@ class Store:
                 [(row.verdict, row.reason, row.seq) for row in rejected],
             )
             db.executemany(_TALLY, [(*key, parts) for key, parts in moves.items()])
+        self.tally.update(moves)
 
     def alert(self, kind: str, message: str) -> AlertRow:
         """Write an alert, at once. Raises StoreError."""
@@ -207,12 +215,9 @@ class Store:
         fields = (*entry, self._head)
         self._db.execute("INSERT INTO audit (utc, actor, action, old, new, hash) VALUES (?,?,?,?,?,?)", fields)
 
-    def _rejected(self, row: VerdictRow, reason: Reason) -> VerdictRow:
-        if row.verdict != "PASS":
-            return row
-        self.tally[row.camera, row.reason] -= 1
-        self.tally[row.camera, reason.value] += 1
-        return row._replace(verdict="REJECT", reason=reason.value)
+
+def _rejected(row: VerdictRow, reason: Reason) -> VerdictRow:
+    return row._replace(verdict="REJECT", reason=reason.value)
 
 
 def utc_now() -> str:

@@ -6,6 +6,7 @@ worker, every trigger that the supervisor has heard of ends in exactly one row.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -139,6 +140,7 @@ class Supervisor:
         self._health.audit("start", f"bundle {self._model.bundle.sha256}, {self._engine.name}")
         self._health.enter(State.RUN)
         notify(f"READY=1\nSTATUS=judging with {self._model.bundle.manifest.name}")
+        gc.freeze()  # what the start has made stays: no collection in the middle of parts looks at it again
         for camera in self._cameras:
             camera.open()
         end_ns = None if max_seconds is None else begin_ns + int(max_seconds * 1e9)

@@ -166,7 +166,9 @@ def bare_loop(settings: dict[str, Any]) -> Measure:
     return Measure(images, spent, time.monotonic() - start, memory)
 
 
-def compare(bundle: Path, frames: str, batch: int, rounds: int, seconds: float, size: tuple[int, int]) -> dict[str, Any]:
+def compare(
+    bundle: Path, frames: str, batch: int, rounds: int, seconds: float, size: tuple[int, int]
+) -> dict[str, Any]:
     """Run both in turns. Returns the figures of every round, their medians and the ratio with its spread."""
     with tempfile.TemporaryDirectory(prefix="lineguard-bench-") as name, progress("rounds") as report:
         directory = Path(name)
@@ -216,8 +218,12 @@ def compare(bundle: Path, frames: str, batch: int, rounds: int, seconds: float, 
 
 
 @click.command(epilog="\b\nExample:\n  python benchmarks/throughput.py --bundle parts.lgb --frames raw --json")
-@click.option("--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The .lgb file to judge with.")
-@click.option("--frames", default="raw", show_default=True, help="'raw', or a directory of images of the bundle's size.")
+@click.option(
+    "--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The .lgb file to judge with."
+)
+@click.option(
+    "--frames", default="raw", show_default=True, help="'raw', or a directory of images of the bundle's size."
+)
 @click.option("--size", default="1280x1024", show_default=True, help="WIDTHxHEIGHT of raw frames.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(1, 256))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 1000))
@@ -238,7 +244,9 @@ def main(
         result = compare(bundle, frames, batch, rounds, seconds, (int(height), int(width)))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    table = Table("", "images per CPU-second", "images per second", title="Daemon against a bare loop", title_justify="left")
+    table = Table(
+        "", "images per CPU-second", "images per second", title="Daemon against a bare loop", title_justify="left"
+    )
     for who in ("bare", "daemon"):
         figures = (result[f"{who}_images_per_cpu_second"], result[f"{who}_images_per_second"])
         table.add_row(who, *(f"{figure:.1f}" for figure in figures))
