@@ -13,7 +13,7 @@ from calibration.cli_support import Cli, completion_help, emit, example, json_op
 from calibration.errors import InputError
 from calibration.metrics import Interval
 from calibration.report import Figures, Report, make_report
-from calibration.report_html import render
+from calibration.report_html import diagrams, render
 from calibration.scores import Scores
 
 
@@ -44,7 +44,7 @@ def report_command(scores: Path, ok_class: str | None, bins: int, html: Path | N
     with progress("bootstrap") as report:
         made = make_report(scores, recorded, bins, progress=report)
     if html is not None:
-        _write_html(html, made)
+        _write_html(html, made, recorded)
     if as_json:
         emit(_json(made), as_json)
         return
@@ -96,10 +96,11 @@ def _operating_table(report: Report) -> Table:
     return table
 
 
-def _write_html(path: Path, report: Report) -> None:
+def _write_html(path: Path, report: Report, scores: Scores) -> None:
+    page = render(report, diagrams(scores, report.bins))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(report), encoding="utf-8")
+        path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; name a file that can be written with --html") from None
     say(f"written: {path}")

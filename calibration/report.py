@@ -116,8 +116,7 @@ def make_report(
     """
     groups = group_index(scores)
     p = softmax(scores.logits)
-    folds = grouped_folds(groups, scores.labels, FOLDS, seed)
-    fold_temperatures, crossed = cross_fitted(scores, folds)
+    fold_temperatures, crossed = cross_fitted(scores, seed)
     steps = 2 + len(OVERKILLS)
     tell = progress or (lambda _done, _total: None)
     before = _figures(p, scores, groups, bins, draws, seed)
@@ -163,11 +162,12 @@ def grouped_folds(groups: Ints, labels: Ints, folds: int, seed: int) -> Ints:
     return fold[groups]
 
 
-def cross_fitted(scores: Scores, folds: Ints) -> tuple[tuple[float, ...], Floats | None]:
-    """Temperature fitted without each fold, and the probabilities (n, classes) each fold gets by it.
+def cross_fitted(scores: Scores, seed: int = 0) -> tuple[tuple[float, ...], Floats | None]:
+    """Temperature fitted without each of the grouped folds, and the probabilities (n, classes) each fold gets by it.
 
-    None instead of probabilities where there is a single fold.
+    None instead of probabilities where all rows are of one group.
     """
+    folds = grouped_folds(group_index(scores), scores.labels, FOLDS, seed)
     count = int(folds.max()) + 1
     if count < 2:
         return (), None

@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from calibration.metrics import Interval
-from calibration.report import Figures, Report
+from calibration import charts
+from calibration.histogram import confidence_histogram
+from calibration.metrics import Interval, confusion, reliability_bins, softmax
+from calibration.report import Figures, Report, cross_fitted, defect_probability
+from calibration.risk import escape_overkill_curve
+from calibration.scores import Scores
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1d2430; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
@@ -27,12 +31,12 @@ ROWS = {
 }
 
 
-def render(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
+def render(report: Report, pictures: Sequence[tuple[str, str]] = ()) -> str:
     """The whole page.
 
     Args:
         report: what to tell.
-        charts: (title, SVG) each, put in as they are.
+        pictures: (title, SVG) each, put in as they are.
     """
     about = (
         f"{report.parts} parts in {report.groups} groups, {report.defects} of them defects; classes "
@@ -45,10 +49,34 @@ def render(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
         f"<h1>Calibration of {escape(report.file.name)}</h1><p>{escape(about)}</p>",
         _figures(report),
         _operating(report),
-        *(f"<h2>{escape(title)}</h2><figure>{svg}</figure>" for title, svg in charts),
+        *(f"<h2>{escape(title)}</h2><figure>{svg}</figure>" for title, svg in pictures),
         "</body></html>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def diagrams(scores: Scores, bins: int = 15) -> list[tuple[str, str]]:
+    """The diagrams of a report as (title, SVG): reliability, confidence histogram, confusion, escape and overkill.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    recorded, crossed = softmax(scores.logits), cross_fitted(scores)[1]
+    curves = [("as recorded", reliability_bins(recorded, scores.labels, bins))]
+    if crossed is not None:
+        curves.append(("with temperature, cross-fitted", reliability_bins(crossed, scores.labels, bins)))
+    defect = defect_probability(recorded, scores.ok_index)
+    good, bad = confidence_histogram(defect[~scores.is_defect]), confidence_histogram(defect[scores.is_defect])
+    matrix = confusion(scores.logits.argmax(axis=1), scores.labels, len(scores.classes))
+    made = [
+        ("Reliability", charts.reliability_diagram(curves)),
+        ("Defect probability as recorded", charts.confidence_histogram_chart(good, bad)),
+        ("Confusion matrix", charts.confusion_chart(matrix, scores.classes)),
+    ]
+    if 0 < scores.is_defect.sum() < len(scores.labels):
+        curve = escape_overkill_curve(defect, scores.is_defect)
+        made.append(("Escape against overkill, all thresholds", charts.escape_overkill_chart(curve)))
+    return made
 
 
 def _figures(report: Report) -> str:

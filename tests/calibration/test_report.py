@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from calibration.cli import cli
 from calibration.metrics import ece, softmax
 from calibration.report import OVERKILLS, cross_fitted, group_index, grouped_folds, make_report
-from calibration.report_html import render
+from calibration.report_html import diagrams, render
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
 
@@ -56,14 +56,13 @@ def test_the_figures_are_those_of_the_functions() -> None:
 
 
 def test_no_part_is_judged_by_a_temperature_that_has_seen_it() -> None:
-    """Changing one part's label changes the temperatures of the other folds, never its own."""
+    """Changing one part's scores changes the temperatures of the other folds, never its own."""
     made = scores(100)
     folds = grouped_folds(group_index(made), made.labels, 5, 0)
-    before, _ = cross_fitted(made, folds)
-    flipped = made.labels.copy()
-    flipped[7] = 1 - flipped[7]
-    other = Scores(made.classes, made.ok_class, made.paths, made.groups, flipped, made.logits)
-    after, _ = cross_fitted(other, folds)
+    before, _ = cross_fitted(made)
+    changed = made.logits.copy()
+    changed[7] *= -1
+    after, _ = cross_fitted(Scores(made.classes, made.ok_class, made.paths, made.groups, made.labels, changed))
     same = [a == b for a, b in zip(before, after, strict=True)]
     assert same == [fold == folds[7] for fold in range(5)]
 
@@ -213,6 +212,7 @@ def test_the_html_report_stands_alone(recorded: Path, tmp_path: Path) -> None:
     assert f"{told['before']['ece']['value']:.4f}" in text
     assert f"{told['temperature']:.4f}" in text
     assert "120 parts in 60 groups" in text
+    assert text.count("<svg") == 4
     for forbidden in ("<script", "http-equiv", 'src="', 'href="http'):
         assert forbidden not in text
 
@@ -225,6 +225,17 @@ def test_names_in_the_html_are_text() -> None:
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "<b>" not in text
+
+
+def test_diagrams_of_what_there_is() -> None:
+    """Of good parts only there is no trade-off; of one group no temperature to show. Equal scores, equal pages."""
+    made = scores(40, shots=40)
+    good = Scores(made.classes, "ok", made.paths, made.groups, np.zeros(40, np.int64), made.logits)
+    titles = [title for title, _ in diagrams(good)]
+    assert titles == ["Reliability", "Defect probability as recorded", "Confusion matrix"]
+    assert "cross-fitted" not in diagrams(good)[0][1]
+    assert "cross-fitted" in diagrams(scores(40))[0][1]
+    assert diagrams(scores(40)) == diagrams(scores(40))
 
 
 def test_one_group_is_told_in_the_html() -> None:
