@@ -44,7 +44,7 @@ class Line:
             if judgement.bin is None:
                 continue
             self.histogram[judgement.bin] += 1
-            comparison = self.drift.add(judgement.bin)
+            comparison = self.drift.add(judgement.bin, part.crc)
             if comparison is not None:
                 self._drifted(comparison)
 

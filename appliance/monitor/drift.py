@@ -14,8 +14,9 @@ from calibration.histogram import kl, null_quantile, smoothed
 class DriftMonitor:
     """Compares histograms of the defect probability, window by window, with the bundle's baseline.
 
-    Windows follow one another without overlap, so `false_alarm` is the probability of an alarm in each of them when
-    nothing drifts.
+    Windows follow one another without overlap and hold different parts only, so `false_alarm` is the probability of
+    an alarm in each of them when nothing drifts. A replay that loops over few files shows the same parts again: they
+    say nothing new, and counted twice they would look like drift.
 
     Attributes:
         last: the last comparison.
@@ -31,10 +32,18 @@ class DriftMonitor:
         self.bins = len(baseline)
         self._counts = np.zeros(len(baseline), np.int64)
         self._parts = 0
+        self._seen: set[int] = set()
         self.last = Drift(limit=self._limit)
 
-    def add(self, bin_: int) -> Drift | None:
-        """Count one judged part; the comparison when it completes a window, else None."""
+    def add(self, bin_: int, content: int) -> Drift | None:
+        """Count one judged part, unless its `content` (a checksum) is in this window already.
+
+        Returns:
+            The comparison when the part completes a window, else None.
+        """
+        if content in self._seen:
+            return None
+        self._seen.add(content)
         self._counts[bin_] += 1
         self._parts += 1
         if self._parts < self._window:
@@ -42,5 +51,6 @@ class DriftMonitor:
         divergence = kl(smoothed(self._counts), self._reference)
         self.last = Drift(parts=self._parts, kl=divergence, limit=self._limit, drifting=divergence > self._limit)
         self._counts[:] = 0
+        self._seen.clear()
         self._parts = 0
         return self.last

@@ -193,7 +193,7 @@ def test_drift_is_silent_on_the_baseline_itself() -> None:
     monitor = DriftMonitor(BASELINE, 100, 0.001)
     rng = np.random.default_rng(3)
     shares = np.array(BASELINE) / sum(BASELINE)
-    found = [monitor.add(int(bin_)) for bin_ in rng.choice(20, 6000, p=shares)]
+    found = [monitor.add(int(bin_), i) for i, bin_ in enumerate(rng.choice(20, 6000, p=shares))]
     compared = [result for result in found if result is not None]
     assert len(compared) == 60
     assert sum(result.drifting for result in compared) <= 1
@@ -203,12 +203,19 @@ def test_drift_is_silent_on_the_baseline_itself() -> None:
 def test_drift_is_seen_in_the_first_window() -> None:
     """All parts in doubtful bins: the first comparison alarms."""
     monitor = DriftMonitor(BASELINE, 50, 0.001)
-    results = [monitor.add(10) for _ in range(50)]
+    results = [monitor.add(10, i) for i in range(50)]
     assert results[:49] == [None] * 49
     last = results[-1]
     assert last is not None
     assert last.drifting
     assert last.kl > last.limit
+
+
+def test_the_same_part_again_is_no_news() -> None:
+    """Parts already in the window are not counted, in the next window they are: a loop over few files never alarms."""
+    monitor = DriftMonitor(BASELINE, 50, 0.001)
+    assert [monitor.add(10, i % 40) for i in range(400)] == [None] * 400
+    assert [monitor.add(10, i % 60) for i in range(400)].count(None) < 400
 
 
 def test_one_alert_per_episode_of_drift(tmp_path: Path) -> None:
