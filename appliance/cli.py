@@ -97,6 +97,25 @@ def status(config: Path, as_json: bool) -> None:
     emit(now, as_json, table)
 
 
+@main.command(epilog=example("appliance verdicts --config station.toml --last 20"))
+@config_option
+@click.option("--last", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many rows at most.")
+@json_option
+def verdicts(config: Path, last: int, as_json: bool) -> None:
+    """The last verdict rows, oldest first; whether a daemon runs or not."""
+    from appliance import history
+    from appliance.paths import StationPaths
+
+    with history.open_readonly(StationPaths.of(load_station(config).station.data).database) as connection:
+        rows = history.verdicts(connection, last)
+    lines = []
+    for row in rows:
+        chance = "" if row["defect_probability"] is None else f"{row['defect_probability']:.3f}"
+        fields = (row["seq"], row["utc"], row["camera"], f"{row['verdict']:6}", f"{row['reason'] or '-':9}", chance)
+        lines.append(one_line("  ".join(map(str, (*fields, row["frame"], row["detail"])))))
+    emit(rows, as_json, "\n".join(lines))
+
+
 @main.command(epilog=example("appliance doctor --config station.toml"))
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Look at this station too.")
 @json_option

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from appliance.messages import AlertRow, Counts, Reason, RejectRow
+from appliance.schema import VERDICT_COLUMNS
 from calibration.errors import InputError
 from calibration.histogram import BINS
 
@@ -63,6 +65,14 @@ def recent_rejects(connection: sqlite3.Connection, limit: int = 50) -> tuple[Rej
     return tuple(
         RejectRow.model_validate(dict(zip(fields, row, strict=True))) for row in connection.execute(_REJECTS, (limit,))
     )
+
+
+def verdicts(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]]:
+    """The last `last` rows of table verdict, oldest first, without the raw logits."""
+    shown = [name for name in VERDICT_COLUMNS if name != "logits"]
+    query = f"SELECT {', '.join(shown)} FROM verdict ORDER BY seq DESC LIMIT ?"  # noqa: S608  names of our own columns
+    rows = connection.execute(query, (last,)).fetchall()
+    return [dict(zip(shown, row, strict=True)) for row in reversed(rows)]
 
 
 def open_alerts(connection: sqlite3.Connection, limit: int = 100) -> tuple[AlertRow, ...]:

@@ -24,7 +24,7 @@ from appliance.messages import State
 from tests.appliance.stations import ROOT, Daemon, make_station, rows
 
 
-@pytest.mark.parametrize("command", ["run", "status", "tui", "doctor"])
+@pytest.mark.parametrize("command", ["run", "status", "verdicts", "tui", "doctor"])
 def test_help_shows_an_example(command: str) -> None:
     """Every command explains itself with something that can be pasted."""
     shown = CliRunner().invoke(main, [command, "--help"])
@@ -63,6 +63,7 @@ def test_status_of_a_stopped_station(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert json.loads(shown.stdout)["state"] == "STOPPED"
     assert "never run" in CliRunner().invoke(main, ["status", "--config", str(config)]).stdout
+    assert CliRunner().invoke(main, ["verdicts", "--config", str(config)]).exit_code == 2
     missing = CliRunner().invoke(main, ["status", "--config", str(tmp_path / "none.toml")])
     assert missing.exit_code == 2
     assert missing.stderr.startswith("error: ")
@@ -78,6 +79,14 @@ def test_run_in_this_process_shows_progress_and_counts(tmp_path: Path) -> None:
     summary = run_station(load_station(config), progress=lambda counts: seen.append(counts.triggers))
     assert seen[-1] == summary.counts.triggers == 10
     assert summary.total.triggers == 20
+    shown = CliRunner().invoke(main, ["verdicts", "--config", str(config), "--last", "10", "--json"])
+    found = json.loads(shown.stdout)
+    assert [row["seq"] for row in found] == list(range(11, 21))
+    assert found[0]["frame"] == "part-00000-ok.png"
+    assert found[0]["verdict"] == "PASS"
+    lines = CliRunner().invoke(main, ["verdicts", "--config", str(config)]).stdout.splitlines()
+    assert len(lines) == 20
+    assert "DEFECT" in lines[4]
 
 
 def test_a_stop_before_the_first_part_is_clean(tmp_path: Path) -> None:
