@@ -111,6 +111,7 @@ class Supervisor:
         self._engine.start(time.monotonic_ns())
         for camera in self._cameras:
             camera.start()
+        self._line.drift.prepare()  # while the workers load
         while self._engine.phase is not EnginePhase.SERVING and not self._signal.asked:
             self._turn()
             if self._engine.phase is EnginePhase.REFUSED or self._health.condition.fault:

@@ -24,16 +24,24 @@ class DriftMonitor:
     """
 
     def __init__(self, baseline: Sequence[int], window: int, false_alarm: float) -> None:
-        """`baseline` counts per bin; `window` parts per comparison; the limit is simulated once, here."""
-        draws = max(2000, math.ceil(5 / false_alarm))
-        self._limit = null_quantile(baseline, window, 1 - false_alarm, draws=min(draws, 20_000))
+        """`baseline` counts per bin; `window` parts per comparison."""
+        self._baseline, self._false_alarm = tuple(baseline), false_alarm
+        self._limit: float | None = None
         self._reference = smoothed(baseline)
         self._window = window
         self.bins = len(baseline)
         self._counts = np.zeros(len(baseline), np.int64)
         self._parts = 0
         self._seen: set[int] = set()
-        self.last = Drift(limit=self._limit)
+        self.last = Drift()
+
+    def prepare(self) -> float:
+        """The limit, simulated at the first call; a fraction of a second, so not for the middle of parts."""
+        if self._limit is None:
+            draws = min(max(2000, math.ceil(5 / self._false_alarm)), 20_000)
+            self._limit = null_quantile(self._baseline, self._window, 1 - self._false_alarm, draws=draws)
+            self.last = Drift(limit=self._limit)
+        return self._limit
 
     def add(self, bin_: int, content: int) -> Drift | None:
         """Count one judged part, unless its `content` (a checksum) is in this window already.
@@ -48,8 +56,9 @@ class DriftMonitor:
         self._parts += 1
         if self._parts < self._window:
             return None
+        limit = self.prepare()
         divergence = kl(smoothed(self._counts), self._reference)
-        self.last = Drift(parts=self._parts, kl=divergence, limit=self._limit, drifting=divergence > self._limit)
+        self.last = Drift(parts=self._parts, kl=divergence, limit=limit, drifting=divergence > limit)
         self._counts[:] = 0
         self._seen.clear()
         self._parts = 0
