@@ -48,7 +48,7 @@ class Recipe:
     flips: Flips = "both"
     jitter: float = 0.0
     batch: int = 16
-    learning_rate: float = 4e-5
+    learning_rate: float = 5e-4
     head_rate: float = 1.0
     weight_decay: float = 0.02
     warmup: float = 0.1
@@ -95,7 +95,7 @@ class Recipe:
 QUICK = Recipe("quick", flips="horizontal")
 """Frozen backbone, logistic head: minutes. For the demo, and to see whether the pictures hold the answer."""
 
-FULL = Recipe("full", epochs=8)
+FULL = Recipe("full", epochs=10)
 """The head as in QUICK, then the upper stages learn with it."""
 
 RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL)}
