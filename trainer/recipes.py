@@ -30,11 +30,13 @@ class Recipe:
         flips: mirrored copies to learn from. Not for parts whose left and right mean different things.
         jitter: 0..1; each copy's contrast and brightness vary by up to this share (lamps age).
         batch: frames a step. learning_rate, weight_decay: of AdamW. warmup: share of the steps, 0..1.
-        head_rate: the head's learning rate as a share of the backbone's; it starts from a fit, not from
-        nothing. ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
-        patience: epochs without a better validation score before stopping early.
+        head_rate: the head's learning rate as a share of the backbone's; it starts from a fit, not from nothing.
+        ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
+        patience: epochs without a better validation score before stopping early. The first epochs at a high rate
+            are worse than the head they start from, and the last ones far better: keep it above half of the epochs.
         gamma: >= 0, of the focal loss; 0 is cross-entropy.
-        balance: 0 <= balance < 1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike.
+        balance: 0 <= balance < 1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike. At 0.99
+            an image of a class of twenty weighs about five times as much as one of a class of hundreds.
         soft_labels: learn the annotators' doubt, where the manifest has it, instead of the label.
         head_penalties: L2 strengths tried for the head on frozen, standardised features; validation picks one.
     """
@@ -53,9 +55,9 @@ class Recipe:
     weight_decay: float = 0.02
     warmup: float = 0.1
     ema: float = 0.99
-    patience: int = 4
+    patience: int = 6
     gamma: float = 0.0
-    balance: float = 0.0
+    balance: float = 0.99
     soft_labels: bool = True
     head_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 
