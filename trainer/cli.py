@@ -193,6 +193,68 @@ def export_command(run: Path, tensorrt: str, max_paired_escapes: int | None, as_
     emit(result, as_json, table)
 
 
+cost = click.FloatRange(min=0, min_open=True)
+
+
+@main.command("release", epilog=example("trainer release run --out parts.lgb --cost-escape 50 --name 'Line 3'"))
+@run_argument
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.lgb", help="Bundle to write.")
+@click.option("--name", help="Of the bundle, for screens. Default: the dataset's.")
+@click.option("--cost-escape", type=cost, default=20.0, show_default=True, help="Of a defect that is passed.")
+@click.option("--cost-overkill", type=cost, default=1.0, show_default=True, help="Of a good part that is scrapped.")
+@click.option("--cost-review", type=cost, default=0.5, show_default=True, help="Of a part a person has to judge.")
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of defects on the line. Default: that of the validation images, which errs on the strict side.",
+)
+@json_option
+def release_command(
+    run: Path,
+    out: Path,
+    name: str | None,
+    cost_escape: float,
+    cost_overkill: float,
+    cost_review: float,
+    prevalence: float | None,
+    as_json: bool,
+) -> None:
+    """Calibrate the exported RUN, choose its thresholds for the costs given, and write the bundle with its report.
+
+    Temperature and thresholds are fitted on the validation split of the exported model's scores; every figure shown
+    is measured on the test split.
+    """
+    if out.exists() and (out.is_dir() or not _is_bundle(out)):
+        raise InputError(f"{out}: exists and is no bundle, so it is not overwritten; give another file with --out")
+    from calibration.risk import Costs
+    from trainer.release import MAIN, release_run
+
+    costs = Costs(escape=cost_escape, overkill=cost_overkill, review=cost_review)
+    with stages() as progress:
+        result = release_run(run, out, costs, name, progress, prevalence)
+    for sentence in result.warnings:
+        warn(sentence)
+    rule, measured = result.fitted[MAIN].rule, result.measured[MAIN]
+    rows = {
+        "bundle": f"{result.bundle} ({result.size / 2**20:.1f} MiB, {result.goldens} goldens)",
+        "thresholds": f"OK up to {rule.ok_below:.3f}, DEFECT from {rule.defect_above:.3f}, between them UNSURE",
+        "temperature": f"{rule.temperature:.3f}",
+        "test parts (defects)": f"{measured.parts} ({measured.defects})",
+    }
+    for label, key in (("escape", "escape"), ("overkill", "overkill"), ("unsure", "unsure"), ("accuracy", "accuracy")):
+        rows[label] = _share(measured.figures.get(key))
+    if ece := measured.figures.get("ece"):
+        rows["ECE"] = f"{ece:.3f}"
+    emit(result, as_json, key_values(f"{result.name}: INT8 on CPU, test split", rows))
+
+
+def _is_bundle(path: Path) -> bool:
+    from deploy.bundle import MAGIC
+
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 @main.command("evaluate", epilog=example("trainer evaluate parts.lgb data --split test"))
 @click.argument("model", metavar="RUN|FILE", type=click.Path(path_type=Path))
 @data_argument

@@ -88,11 +88,9 @@ def test_import_options_reach_the_importer(place: Path, tmp_path: Path) -> None:
     assert settings["licence"] == "l"
 
 
-def test_import_elpv_needs_only_a_place(tmp_path: Path) -> None:
-    """2,624 images from the installed package."""
-    pytest.importorskip("elpv_dataset")
-    assert answer("import", "elpv", "--out", tmp_path / "data")["images"] == 2624
-    assert "holds a dataset already" in refusal("import", "elpv", "--out", tmp_path / "data")
+def test_import_elpv_replaces_nothing_unasked(place: Path) -> None:
+    """Before it looks at 2,624 images."""
+    assert "holds a dataset already" in refusal("import", "elpv", "--out", place / "data")
 
 
 def test_bad_folders_end_in_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -207,6 +205,42 @@ def test_evaluate_refuses_data_the_model_was_not_made_for(place: Path, trained: 
     (tmp_path / "no.lgb").write_bytes(b"no bundle")
     assert "no.lgb" in refusal("evaluate", tmp_path / "no.lgb", place / "data")
     assert trained["seed"] == 0
+
+
+def test_export_release_and_evaluate_follow_each_other(place: Path, trained: dict[str, Any], tmp_path: Path) -> None:
+    """The run becomes two INT8 models and a bundle, whose figures are those that evaluating it gives."""
+    assert "not exported" in refusal("release", place / "run", "--out", tmp_path / "early.lgb")
+    exported = answer("export", place / "run")
+    assert set(exported["sizes"]) == {"fp32", "cpu", "trt"}
+    assert exported["convolutions"]["cpu"] == exported["convolutions"]["trt"] > 40
+    file = tmp_path / "parts.lgb"
+    released = answer("release", place / "run", "--out", file, "--name", "Line 3", "--cost-escape", 50)
+    assert (released["name"], released["costs"]["escape"]) == ("Line 3", 50.0)
+    assert open_bundle(file).manifest.name == "Line 3"
+    judged = answer("evaluate", file, place / "data")
+    assert judged["same_dataset"] is True
+    for name in ("escape", "overkill", "unsure"):
+        assert judged["at_thresholds"][name] == released["measured"]["cpu"]["figures"][name]
+    assert judged["figures"]["accuracy"] == released["measured"]["cpu"]["figures"]["accuracy"]["value"]
+    assert trained["seed"] == 0
+    shown = call("release", place / "run", "--out", file)
+    assert "thresholds" in shown.stdout
+    assert "defects" in shown.stderr  # so few of them that it has to be said
+
+
+def test_release_overwrites_nothing_but_a_bundle(place: Path, trained: dict[str, Any], tmp_path: Path) -> None:
+    """A slip of the hand does not cost a file."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    for out in (notes, tmp_path):
+        assert "is no bundle, so it is not overwritten" in refusal("release", place / "run", "--out", out)
+    assert notes.read_text() == "mine"
+    assert trained["seed"] == 0
+
+
+def test_export_refuses_what_is_no_run(place: Path) -> None:
+    """A dataset is none; unknown GPU generations are named by the export itself."""
+    assert "run.json" in refusal("export", place / "data")
 
 
 @pytest.fixture(scope="module")
