@@ -151,7 +151,7 @@ class Supervisor:
             if progress is not None and now_ns >= shown_ns + TICK_NS:
                 shown_ns = now_ns
                 progress(self._ledger.run_counts()[0])
-            if self._stop_at_ns is None and (self._signal.asked or (end_ns is not None and now_ns >= end_ns)):
+            if self._signal.asked or (end_ns is not None and now_ns >= end_ns):
                 self._begin_stop(self._signal.asked or "max-seconds", now_ns)
         self._settle()
         if progress is not None:
@@ -209,7 +209,9 @@ class Supervisor:
                     self._line.missed(owner.name, note, now_ns)
             elif isinstance(owner, EngineLink):
                 scored = owner.message(data)
-                if scored is not None:
+                if scored is not None and self._health.condition.rejects_all:
+                    self._line.reject(scored[0], Reason.HOLD, self._health.condition.reason, now_ns)
+                elif scored is not None:
                     self._line.judge(*scored, now_ns)
         except WireError as error:
             if isinstance(owner, CameraLink):
@@ -288,6 +290,8 @@ class Supervisor:
         self._health.alert("ENGINE", f"{why}; restarted")
 
     def _begin_stop(self, why: str, now_ns: int) -> None:
+        if self._stop_at_ns is not None:
+            return
         self._ended_by = why
         self._stop_at_ns = now_ns + STOP_NS
         for camera in self._cameras:
@@ -314,4 +318,6 @@ class Supervisor:
         until_ns = now_ns + SETTLE_NS
         while not self._ledger.commit(time.monotonic_ns()) and time.monotonic_ns() < until_ns:
             time.sleep(0.05)
+        if self._ledger.queued:
+            self._health.fail(f"{self._ledger.queued} rows could not be written: {self._ledger.failure}")
         self._health.audit("stop", self._ended_by or "sources")

@@ -119,6 +119,26 @@ def test_a_locked_database_holds_the_line_and_lets_go(tmp_path: Path) -> None:
     assert summary["passed"] == summary["counts"]["ok"]
 
 
+def test_rows_that_cannot_be_written_are_a_fault(tmp_path: Path) -> None:
+    """SIGTERM while another process holds the database: the end comes in time, with exit code 1; nothing passed."""
+    config = make_station(tmp_path, 20, "loop = true\nfps = 100.0")
+    with Daemon(config) as daemon:
+        daemon.until(lambda s: s.counts.triggers > 20)
+        with closing(sqlite3.connect(tmp_path / "data" / "station.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            daemon.until(lambda s: s.state is State.HOLD)
+            started = time.monotonic()
+            daemon.process.send_signal(signal.SIGTERM)
+            out, err = daemon.process.communicate(timeout=10)
+            assert time.monotonic() - started < 4.0
+    assert daemon.process.returncode == 1
+    assert "could not be written" in err
+    summary = json.loads(out)
+    assert summary["state"] == "FAULT"
+    assert summary["rows"] == len(rows(config)) < summary["counts"]["triggers"]
+    assert summary["passed"] == rows(config, "SELECT count(*) FROM verdict WHERE verdict = 'PASS'")[0][0]
+
+
 def test_a_daemon_that_stands_still_shows_as_fault(tmp_path: Path) -> None:
     """SIGSTOP of the daemon: status says FAULT in time, with the counts of the database."""
     config = make_station(tmp_path, 20, "loop = true\nfps = 100.0")
