@@ -16,6 +16,7 @@ from appliance.batcher import Batcher, Part
 from appliance.camera_link import CameraLink
 from appliance.channels import ControlChannel, StopSignal, WorkerChannel
 from appliance.config import Station
+from appliance.crew import make_crew
 from appliance.desk import Desk, Summary
 from appliance.engine_link import EngineLink, EnginePhase, Model
 from appliance.health import Health
@@ -26,7 +27,6 @@ from appliance.monitor.drift import DriftMonitor
 from appliance.notify import notify
 from appliance.outputs import TallyOutput
 from appliance.paths import StationPaths
-from appliance.ring import Ring
 from appliance.sizing import fitting_batch, window
 from appliance.store import Store
 from appliance.wire import FrameNote, WireError
@@ -70,7 +70,9 @@ class Supervisor:
         self._poller = zmq.Poller()
         self._workers = WorkerChannel(self._context, paths.workers, self._poller)
         self._control = ControlChannel(self._context, paths.control, self._poller)
-        self._make_links()
+        crew = make_crew(station, model, self._workers)
+        self._ring, self._cameras, self._engine = crew.ring, crew.cameras, crew.engine
+        self._by_name = {camera.name: camera for camera in self._cameras}
         self._desk = Desk(
             station,
             model,
@@ -84,26 +86,6 @@ class Supervisor:
             time.monotonic_ns(),
         )
         self._signal = StopSignal(self._poller)
-
-    def _make_links(self) -> None:
-        """Shared memory with its slots shared out among cameras and goldens, and the links to all workers."""
-        size, spec = self._station.batch.size, self._model.bundle.manifest.preprocess
-        goldens = self._model.bundle.goldens()
-        windows = [window(camera.fps, size) for camera in self._station.camera.values()]
-        self._ring = Ring.create(sum(windows) + len(goldens), spec.shape)
-        shared = {"slots": self._ring.slots, "shape": list(spec.shape), "preprocess": spec.to_json()}
-        self._cameras, first = [], 0
-        for index, ((name, camera), count) in enumerate(zip(self._station.camera.items(), windows, strict=True)):
-            settings = {**shared, "source": camera.model_dump(mode="json")}
-            slots = range(first, first + count)
-            self._cameras.append(CameraLink(name, index, settings, slots, self._ring, self._workers))
-            first += count
-        self._by_name = {camera.name: camera for camera in self._cameras}
-        engine = self._station.engine
-        settings = {**shared, "engine": engine.model_dump(mode="json"), "batch": size}
-        self._engine = EngineLink(
-            self._model, goldens, settings, size, engine.timeout_s, self._ring, first, self._workers
-        )
 
     def prove(self) -> str:
         """Start all processes and hold the engine against the goldens; "" or what is wrong with it."""
