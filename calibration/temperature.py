@@ -21,14 +21,15 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     Rows with a physically implausible range of logits (a broken sample: one wrong logit of 1e4 would otherwise
     decide the whole fit) are left out: the likelihood has unbounded influence, so robustness has to come from
     the choice of rows. When every remaining row is classified correctly the likelihood has no minimum (T -> 0);
-    then Platt's smoothed targets (n + 1) / (n + 2) stand in for the labels.
+    then Platt's smoothed targets (n + 1) / (n + 2) stand in for the labels, and T is at most 1: a handful of parts
+    without a mistake is no evidence of too much confidence.
 
     Args:
         logits: float (n, classes), n >= 1, finite.
         labels: int (n,), 0 <= label < classes.
 
     Returns:
-        T in [0.01, 100]; multiplying all logits by k multiplies it by k.
+        T in [0.01, 100]; multiplying all logits by k multiplies it by k, but for the bounds.
 
     Raises:
         ValueError: shapes do not agree, nothing to fit on, values not finite, or labels out of range.
@@ -39,10 +40,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     z = z - z.max(axis=1, keepdims=True)
     target = np.zeros_like(z)
     target[rows, y] = 1.0
+    most = MOST
     if (z[rows, y] == 0).all():
         smoothing = 1.0 / (len(y) + 2)
-        target = target * (1 - smoothing) + (1 - target) * smoothing / max(1, z.shape[1] - 1)
-    return float(np.clip(np.exp(_root_of_slope(z, target)), LEAST, MOST))
+        target = target * (1 - smoothing) + (1 - target) * smoothing / (z.shape[1] - 1)
+        most = 1.0
+    return float(np.clip(np.exp(_root_of_slope(z, target)), LEAST, most))
 
 
 def checked(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from calibration.cli_support import Cli, emit, example, json_option, progress, warn
 from trainer.data.importers import ImportResult, Options, import_elpv, import_folder
 from trainer.data.manifest import summary
-from trainer.data.splits import DEFAULT_FRACTIONS
+from trainer.data.splits import DEFAULT_FRACTIONS, SMALL, SMALL_FRACTIONS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,10 +36,9 @@ def _shared(command: Command) -> Command:
             "--fractions",
             nargs=3,
             type=click.FloatRange(0, 1),
-            default=DEFAULT_FRACTIONS,
-            show_default=True,
+            default=None,
             metavar="TRAIN VAL TEST",
-            help="Shares of the splits.",
+            help=f"Shares of the splits; by default {DEFAULT_FRACTIONS}, below {SMALL} images {SMALL_FRACTIONS}.",
         ),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split."),
         click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DATA", help="Dataset to write."),
@@ -51,7 +50,7 @@ def _shared(command: Command) -> Command:
 @import_group.command("elpv", epilog=example("trainer import elpv --out data"))
 @_shared
 def elpv_command(
-    out: Path, seed: int, fractions: tuple[float, float, float], group_twins: bool, force: bool, as_json: bool
+    out: Path, seed: int, fractions: tuple[float, float, float] | None, group_twins: bool, force: bool, as_json: bool
 ) -> None:
     """Import 2,624 solar cells from the installed package elpv-dataset (CC BY-NC-SA 4.0).
 
@@ -78,7 +77,7 @@ def folder_command(
     directory: Path,
     out: Path,
     seed: int,
-    fractions: tuple[float, float, float],
+    fractions: tuple[float, float, float] | None,
     group_twins: bool,
     force: bool,
     as_json: bool,

@@ -23,7 +23,7 @@ from trainer.data.findings import TWINS, pixel_warnings, split_warnings, twin_wa
 from trainer.data.manifest import MANIFEST, SETTINGS, SPLITS, Dataset, Item, write_dataset
 from trainer.data.names import class_name, is_safe, listed
 from trainer.data.scan import list_images, look_at
-from trainer.data.splits import DEFAULT_FRACTIONS, grouped_split
+from trainer.data.splits import default_fractions, grouped_split
 from trainer.data.twins import Twins, find_twins, united
 
 SPLIT_FOLDERS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
@@ -35,13 +35,13 @@ class Options:
 
     Attributes:
         seed: of the split.
-        fractions: shares of train, val and test.
+        fractions: shares of train, val and test; None goes by the number of images (splits.default_fractions).
         group_twins: put near-twins into one group before splitting.
         force: replace a dataset that is there.
     """
 
     seed: int = 0
-    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
+    fractions: tuple[float, float, float] | None = None
     group_twins: bool = False
     force: bool = False
 
@@ -242,11 +242,12 @@ def _import(source: _Source, out: Path, options: Options, progress: Report | Non
         before, groups = len(set(groups)), united(groups, find_twins(look.thumbnails).pairs)
         warnings.append(f"near-twins were put together: {before} groups became {len(set(groups))}")
     strata = sorted({f.stratum for f in found})
-    split = grouped_split([strata.index(f.stratum) for f in found], groups, options.seed, options.fractions)
+    fractions = options.fractions or default_fractions(len(found))
+    split = grouped_split([strata.index(f.stratum) for f in found], groups, options.seed, fractions)
     items = tuple(
         Item(f.path, f.label, group, SPLITS[part], f.soft) for f, group, part in zip(found, groups, split, strict=True)
     )
-    warnings += split_warnings(items, classes, ok_class, options.fractions)
+    warnings += split_warnings(items, classes, ok_class, fractions)
     twins = find_twins(look.thumbnails, split)
     test_twins = len(set(twins.pairs[split[twins.pairs] == 2].tolist()) if len(twins.pairs) else ())
     warnings += twin_warnings(twins, items, test_twins)

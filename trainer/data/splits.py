@@ -20,8 +20,17 @@ Floats = NDArray[np.float64]
 DEFAULT_FRACTIONS = (0.65, 0.10, 0.25)
 """Shares of train, val and test."""
 
+SMALL = 1000
+SMALL_FRACTIONS = (0.55, 0.20, 0.25)
+"""Shares below SMALL images: a tenth of few images holds too few defects to fit a threshold on."""
+
 PRIORITY = (0, 2, 1)
 """A class with few groups is put in train first, then test, then val."""
+
+
+def default_fractions(images: int) -> tuple[float, float, float]:
+    """Shares of train, val and test for a set of this many images."""
+    return DEFAULT_FRACTIONS if images >= SMALL else SMALL_FRACTIONS
 
 
 def grouped_split(
