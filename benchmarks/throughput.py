@@ -12,10 +12,10 @@ preprocessing for that size. `--frames DIR` replays a folder of images with the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -36,6 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from appliance.client import fetch_status
 from appliance.config import Station, load_station
 from appliance.engines.protocol import load_engine
+from appliance.history import open_readonly, rejects_by_reason, tally
+from appliance.paths import StationPaths
 from appliance.sources import open_source
 from calibration.cli_support import emit, progress
 from calibration.errors import InputError
@@ -113,23 +115,33 @@ def measure_daemon(station: Station, config: Path, seconds: float) -> Measure:
             time.sleep(0.1)
         time.sleep(WARM_UP_S)
         tree = [psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children(recursive=True)]
-        before, cpu_before, start = fetch_status(station), _cpu(tree), time.monotonic()
-        time.sleep(seconds)
-        after, cpu_after, end = fetch_status(station), _cpu(tree), time.monotonic()
+        with open_readonly(StationPaths.of(station.station.data).database) as reader:
+            images_before, cpu_before, start = _at_commit(reader, tree)
+            time.sleep(seconds)
+            images_after, cpu_after, end = _at_commit(reader, tree)
+            counts = rejects_by_reason(tally(reader))
         memory = sum(process.memory_full_info().pss for process in tree) / 2**20
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(10)
-    images = after.counts.triggers - before.counts.triggers
-    if after.counts.not_inspected:
-        raise InputError(f"{after.counts.not_inspected} parts were not inspected: {after.rejects_by_reason}")
-    return Measure(images, cpu_after - cpu_before, end - start, memory)
+    if not {"DEFECT", "UNSURE"}.issuperset(counts):
+        raise InputError(f"some parts were not inspected: {counts}")
+    return Measure(images_after - images_before, cpu_after - cpu_before, end - start, memory)
 
 
-def _cpu(tree: list[psutil.Process]) -> float:
-    """CPU seconds of some processes so far."""
-    times = [process.cpu_times() for process in tree]
-    return sum(t.user + t.system for t in times)
+def _at_commit(reader: sqlite3.Connection, tree: list[psutil.Process]) -> tuple[int, float, float]:
+    """Images, CPU seconds and time at the next group commit: rows appear in groups, so any other moment would be off
+    by up to a group. Read from the database, since a request would cost the daemon what it is measured by."""
+    before = tally(reader).total()
+    while (images := tally(reader).total()) == before:
+        time.sleep(0.002)
+    return images, sum(_cpu(process.pid) for process in tree), time.monotonic()
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process so far, from the scheduler's nanoseconds: /proc/PID/stat counts in hundredths."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def measure_bare(settings: dict[str, Any]) -> Measure:
@@ -195,10 +207,11 @@ def compare(
             for step in steps if index % 2 == 0 else reversed(steps):
                 step()
             report(index + 1, rounds)
+        model_sha256 = open_bundle(bundle).variant("cpu").rule.model_sha256
     ratios = sorted(d.per_cpu_second / b.per_cpu_second for d, b in zip(daemon, bare, strict=True))
     return {
         "bundle": bundle.name,
-        "model_sha256": hashlib.sha256(open_bundle(bundle).model("cpu")).hexdigest() if bundle.exists() else None,
+        "model_sha256": model_sha256,
         "frames": f"raw {size[1]}x{size[0]}" if frames == "raw" else "folder",
         "batch": batch,
         "rounds": rounds,
