@@ -16,7 +16,7 @@ from appliance.wire import CREDIT, END, HELLO, STOP, FrameNote, MissNote, pack_j
 from appliance.words import Reason
 from calibration.preprocess import Frame, GeometryError, PreprocessSpec
 
-GATHER_NS = 4_000_000
+GATHER_NS = 10_000_000
 """Notes of frames wait at most so long for others, and never while the camera itself waits."""
 
 GRAIN = 32
