@@ -209,7 +209,7 @@ def test_a_raw_source_and_two_cameras(tmp_path: Path) -> None:
 def test_drift_raises_one_alert_and_degrades(tmp_path: Path) -> None:
     """Nothing but scratched parts: one DRIFT alert for the whole episode, state DEGRADED, verdicts go on."""
     config = make_station(tmp_path, 0, "loop = true\ncount = 300\nfps = 0.0", "[drift]\nwindow = 50")
-    write_parts(tmp_path / "frames", 60, every=1)
+    write_parts(tmp_path / "frames", 30, every=1)
     summary = run_json(config)
     assert summary["state"] == "DEGRADED"
     assert "drift" in summary["state_reason"]
