@@ -23,14 +23,15 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass
 class Progressed:
-    """How far training has come: epochs and steps done, the best epoch and its score, one log line an
-    epoch.
+    """How far training has come: epochs and steps done, the epoch of the best validation score, the epoch whose
+    weights are kept, one log line an epoch.
     """
 
     epoch: int = 0
     step: int = 0
     best_epoch: int = 0
     best_score: float = float("inf")
+    kept_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -39,7 +40,7 @@ class State:
 
     Attributes:
         weights: the trained parameters themselves. averaged: their running average, which is what may be kept.
-        best: the best average so far. optimiser: AdamW over ``weights``. at: how far it has come.
+        best: the average that is kept so far. optimiser: AdamW over ``weights``. at: how far it has come.
         fixed: what was set once before the first epoch and is not trained.
     """
 
@@ -89,11 +90,17 @@ class State:
         finally:
             self.load(trained)
 
-    def finish_epoch(self, score: float, notes: dict[str, float]) -> None:
-        """Record an epoch's validation score (lower is better); the average is kept where it is the best."""
+    def finish_epoch(self, score: float, error: float, notes: dict[str, float]) -> None:
+        """Record an epoch's validation score (lower is better) and its standard error.
+
+        The latest average within one standard error of the best score is kept (the one-standard-error rule of
+        Breiman et al. 1984): a small fold cannot tell such epochs apart, and the later one has averaged more.
+        """
         self.at.epoch += 1
         if score < self.at.best_score:
             self.at.best_score, self.at.best_epoch = score, self.at.epoch
+        if score <= self.at.best_score + error:
+            self.at.kept_epoch = self.at.epoch
             self.best = {name: tensor.clone() for name, tensor in self.averaged.items()}
         self.at.history.append({"epoch": self.at.epoch, "val_score": score, **notes})
 

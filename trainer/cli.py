@@ -121,7 +121,7 @@ def train_command(
         "fit": settings.spec.fit,
         "size_reason": settings.size_reason,
         "epochs": result.epochs,
-        "best_epoch": result.best_epoch,
+        "kept_epoch": result.kept_epoch,
         "val_score": result.val_score,
         "seconds": result.seconds,
         "temperature": figures.temperature,

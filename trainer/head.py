@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calibration.metrics import nll, softmax
+from calibration.metrics import softmax
 from calibration.temperature import fit_temperature
 from trainer.losses import focal_loss
 from trainer.models.classifier import Classifier
@@ -29,13 +29,15 @@ class HeadFit:
     score: float
 
 
-def validation_score(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """Negative log-likelihood at its best temperature, in nats; lower is better.
+def validation_score(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Negative log-likelihood at its best temperature, in nats, and its standard error; lower is better.
 
     The temperature is refitted on the exported model anyway, so a model that is only too sure of itself must
     not lose to one that separates less.
     """
-    return nll(softmax(logits / fit_temperature(logits, labels)), labels)
+    p = softmax(logits / fit_temperature(logits, labels))[np.arange(len(labels)), labels]
+    losses = -np.log(np.maximum(p, 1e-12))
+    return float(losses.mean()), float(losses.std() / np.sqrt(len(losses)))
 
 
 def fit_head(
@@ -66,7 +68,7 @@ def fit_head(
     best = HeadFit(penalty=math.nan, score=math.inf)
     for penalty in sorted(recipe.head_penalties, reverse=True):  # each starts from its stronger neighbour's solution
         _minimise(x, y, weights, bias, penalty, recipe.gamma, class_weights)
-        score = validation_score((val_x @ weights.T + bias).numpy(), val_labels)
+        score, _ = validation_score((val_x @ weights.T + bias).numpy(), val_labels)
         if score < best.score:
             best = HeadFit(penalty, score)
             with torch.no_grad():

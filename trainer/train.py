@@ -38,15 +38,15 @@ class TrainResult:
 
     Attributes:
         run: its folder. settings: what it was told, with the input size and its reason.
-        epochs: done in all; best_epoch: whose weights were kept (0: the head on the frozen backbone).
-        val_score: NLL of the validation split at its best temperature, nats; lower is better.
+        epochs: done in all; kept_epoch: whose weights were kept (0: the head on the frozen backbone).
+        val_score: best NLL of the validation split at its best temperature, nats; lower is better.
         seconds: wall time of this call.
     """
 
     run: Path
     settings: RunSettings
     epochs: int
-    best_epoch: int
+    kept_epoch: int
     val_score: float
     seconds: float
 
@@ -102,8 +102,8 @@ def train(
         scores_of(settings, splits[name], logits).write(run / f"scores.{name}.csv")
     (run / LOG).write_text("".join(json.dumps(line) + "\n" for line in state.at.history), encoding="utf-8")
     at = state.at
-    result = TrainResult(run, settings, at.epoch, at.best_epoch, at.best_score, time.monotonic() - started)
-    outcome = {"epochs": at.epoch, "best_epoch": at.best_epoch, "val_score": at.best_score}
+    result = TrainResult(run, settings, at.epoch, at.kept_epoch, at.best_score, time.monotonic() - started)
+    outcome = {"epochs": at.epoch, "kept_epoch": at.kept_epoch, "val_score": at.best_score}
     write_json(run / SETTINGS, {**settings.to_json(), **outcome, "seconds": round(result.seconds, 1)})
     return result
 
@@ -192,9 +192,9 @@ def fine_tune(
             progress(f"epoch {epoch + 1} of {recipe.epochs}", len(losses), steps)
         with state.averaged_weights():
             val_logits = predict_lower(model, lower_val)
-            score = validation_score(val_logits, fold.val.labels)
+            score, error = validation_score(val_logits, fold.val.labels)
             accuracy = float((val_logits.argmax(1) == fold.val.labels).mean())
-            state.finish_epoch(score, {"loss": float(np.mean(losses)), "val_accuracy": accuracy})
+            state.finish_epoch(score, error, {"loss": float(np.mean(losses)), "val_accuracy": accuracy})
         yield state.at
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.errors import InputError
 from calibration.scores import Scores
 from tests.support.folders import FolderSpec, write_folder
+from trainer.checkpoint import Progressed, State
 from trainer.data.manifest import Dataset, Item
 from trainer.evaluate import evaluate_run
 from trainer.features import Activations, predict
@@ -111,6 +113,21 @@ def test_a_run_folder_is_not_mixed_with_another_training(tmp_path: Path) -> None
     assert files(tmp_path / "run") == before
 
 
+def log_lines(run: Path) -> list[dict[str, float]]:
+    """log.jsonl, parsed."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_of_epochs_that_validation_cannot_tell_apart_the_latest_is_kept() -> None:
+    """Within one standard error of the best score a later average replaces an earlier one; beyond it does not."""
+    layer = torch.nn.Linear(2, 2)
+    weights = dict(layer.named_parameters())
+    state = State(weights, {}, torch.optim.AdamW(list(weights.values())), Progressed())
+    for score in (0.30, 0.25, 0.27, 0.40):
+        state.finish_epoch(score, 0.03, {})
+    assert (state.at.best_epoch, state.at.kept_epoch, state.at.best_score) == (2, 3, 0.25)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     """A checkpoint that cannot be read ends in a message with the remedy."""
     dataset = parts(tmp_path / "images")
@@ -132,13 +149,14 @@ def test_the_quick_recipe_separates_marked_parts(tmp_path: Path, counts: tuple[i
     assert report.test.samples == sum(count // 4 for count in counts)
 
 
-def test_fine_tuning_never_ends_worse_than_the_head_it_started_from(tmp_path: Path) -> None:
-    """The head on frozen features is epoch 0; a later epoch is kept only where it validates better."""
+def test_fine_tuning_stops_early_and_never_loses_the_best_score(tmp_path: Path) -> None:
+    """The head on frozen features is epoch 0; training stops `patience` epochs after the best one."""
     dataset = parts(tmp_path / "images")
     head = train(dataset, tmp_path / "head", replace(SMALL, epochs=0), 0)
     tuned = train(dataset, tmp_path / "tuned", replace(SMALL, patience=1), 0)
     assert tuned.val_score <= head.val_score
-    assert tuned.epochs <= tuned.best_epoch + 1
+    scores = [line["val_score"] for line in log_lines(tuned.run)]
+    assert tuned.epochs <= int(np.argmin([head.val_score, *scores])) + 1
 
 
 def test_doubt_is_learned_as_doubt(tmp_path: Path) -> None:
@@ -160,7 +178,7 @@ def test_scores_are_those_of_the_saved_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(predict(model, pixels), scores.logits, rtol=1e-4, atol=1e-4)
     assert tuple(classes) == scores.classes == dataset.classes
     assert read_settings(tmp_path / "run") == result.settings
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["best_epoch"] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["kept_epoch"] == 0
 
 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
