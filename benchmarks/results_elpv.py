@@ -154,10 +154,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=Path("build/results-elpv"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", type=int, help="compute this seed and stop: several can run side by side")
     parser.add_argument("--recipe", default="full")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
+    if options.only is not None:
+        one_seed(options.build, options.only, options.recipe)
+        return
     figures: list[Figures] = []
     for seed in range(options.seeds):
         figures += one_seed(options.build, seed, options.recipe)

@@ -18,8 +18,8 @@ from calibration.scores import Scores
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset, read_dataset
 from trainer.features import Progress, silent
-from trainer.models.classifier import load_run_model
-from trainer.onnx_graph import MAX_BATCH, export_core, run_logits, session, with_normalisation
+from trainer.models.classifier import FLIPS, load_run_model
+from trainer.onnx_graph import MAX_BATCH, export_core, run_logits, session, with_normalisation, with_views
 from trainer.parity import ParityFigures, check, compare, reference_rule
 from trainer.quantise import quantise
 from trainer.run import MODEL, RunSettings, read_settings, scores_of, write_json
@@ -81,10 +81,11 @@ def export_run(
     progress("exporting FP32", 0, 1)
     core = export_core(model, settings.spec.shape)
     models = {"fp32": with_normalisation(core)}
-    _check_against_torch(run, settings, models["fp32"], folds["val"])
+    _check_against_torch(run, settings, with_views(models["fp32"], FLIPS[settings.model.flip_average]), folds["val"])
     progress("exporting FP32", 1, 1)
     variants = quantise(core, train.images, train.labels, settings.seed, progress)
     models |= {name: variant.model for name, variant in variants.items()}
+    models = {name: with_views(found, FLIPS[settings.model.flip_average]) for name, found in models.items()}
 
     folder = run / EXPORT
     folder.mkdir(exist_ok=True)

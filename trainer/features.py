@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.models.classifier import Classifier
-from trainer.recipes import Flips
+from trainer.models.classifier import Classifier, Flips
 
 Pixels = NDArray[np.uint8]
 """Preprocessed frames: uint8 (n, C, H, W), in memory or mapped from a file."""

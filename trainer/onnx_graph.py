@@ -142,6 +142,65 @@ def with_normalisation(core: ModelProto) -> ModelProto:
     return finished(model)
 
 
+def with_views(model: ModelProto, flips: tuple[tuple[int, ...], ...]) -> ModelProto:
+    """The model averaging its logits over mirrored views of the frames, all in one pass.
+
+    Args:
+        model: `frames` uint8 (N, C, H, W) to `logits`. It is the network for one view.
+        flips: per view the axes of the frames that are reversed (`FLIPS` of the classifier).
+    """
+    if flips == ((),):
+        return model
+    averaged = copied(model)
+    graph = averaged.graph
+    # the mirrored pixels stay what TensorRT can slice: float behind a Cast, else the frames themselves
+    source = next((node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] == FRAMES), FRAMES)
+    nodes = list(graph.node)
+    views = []
+    for i, axes in enumerate(flips):
+        views.append(f"view{i}" if axes else source)
+        if axes:
+            graph.initializer.extend(_slicing(i, axes))
+            names = [f"view{i}:{part}" for part in ("starts", "ends", "axes", "steps")]
+            nodes.append(helper.make_node("Slice", [source, *names], [f"view{i}"], name=f"mirror {i}"))
+    nodes.append(helper.make_node("Concat", views, ["views"], name="views", axis=0))
+    head = nodes[len(graph.node) :]
+    body = [copied_node(node) for node in graph.node]
+    first = 0 if source == FRAMES else 1
+    for node in body[first:]:
+        node.input[:] = ["views" if name == source else name for name in node.input]
+        node.output[:] = ["view_logits" if name == LOGITS else name for name in node.output]
+    graph.initializer.extend(
+        [
+            constant(
+                np.array([len(flips), -1, graph.output[0].type.tensor_type.shape.dim[1].dim_value]), "views:shape"
+            ),
+            constant(np.array([0]), "views:axis"),
+        ]
+    )
+    tail = [
+        helper.make_node("Reshape", ["view_logits", "views:shape"], ["logits_by_view"], name="split views"),
+        helper.make_node("ReduceMean", ["logits_by_view", "views:axis"], [LOGITS], name="average views", keepdims=0),
+    ]
+    del graph.node[:]
+    graph.node.extend([*body[:first], *head, *body[first:], *tail])
+    return finished(averaged)
+
+
+def _slicing(view: int, axes: tuple[int, ...]) -> list[TensorProto]:
+    """Constants of a Slice that reverses `axes`."""
+    ones = np.ones(len(axes), np.int64)
+    values = {"starts": -ones, "ends": np.iinfo(np.int64).min + ones, "axes": np.array(axes, np.int64), "steps": -ones}
+    return [constant(value, f"view{view}:{part}") for part, value in values.items()]
+
+
+def copied_node(node: NodeProto) -> NodeProto:
+    """A deep copy of one node."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
 def initializers(model: ModelProto) -> dict[str, NDArray[np.generic]]:
     """All constants by name."""
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 from calibration.errors import InputError
-from trainer.models.classifier import Pooling
-
-Flips = Literal["none", "horizontal", "vertical", "both"]
+from trainer.models.classifier import FLIPS, Flips, Pooling
 
 PIXEL_BUDGET = 640 * 640
 """Largest input area in pixels: beyond it a batch no longer fits the time between parts on a small CPU."""
@@ -28,6 +26,8 @@ class Recipe:
         epochs: passes over the training frames in which the upper backbone learns; 0 trains the head alone.
         frozen_stages: 0..5 lower stages that keep ImageNet's weights; what they compute is cached.
         flips: mirrored copies to learn from. Not for parts whose left and right mean different things.
+        flip_average: the classifier's answer is the mean over these mirrored views; same caution, and two or four
+            times the cost of a part.
         jitter: 0..1; each copy's contrast and brightness vary by up to this share (lamps age).
         batch: frames a step. learning_rate, weight_decay: of AdamW. warmup: share of the steps, 0..1.
         head_rate: the head's learning rate as a share of the backbone's; it starts from a fit, not from nothing.
@@ -48,6 +48,7 @@ class Recipe:
     epochs: int = 0
     frozen_stages: int = 3
     flips: Flips = "both"
+    flip_average: Flips = "none"
     jitter: float = 0.0
     batch: int = 16
     learning_rate: float = 5e-4
@@ -65,7 +66,8 @@ class Recipe:
         bounds = {
             "epochs": self.epochs >= 0,
             "frozen_stages": 0 <= self.frozen_stages <= 5,
-            "flips": self.flips in get_args(Flips),
+            "flips": self.flips in FLIPS,
+            "flip_average": self.flip_average in FLIPS,
             "jitter": 0 <= self.jitter < 1,
             "batch": self.batch >= 1,
             "learning_rate": self.learning_rate > 0,
@@ -97,8 +99,8 @@ class Recipe:
 QUICK = Recipe("quick", flips="horizontal")
 """Frozen backbone, logistic head: minutes. For the demo, and to see whether the pictures hold the answer."""
 
-FULL = Recipe("full", epochs=10)
-"""The head as in QUICK, then the upper stages learn with it."""
+FULL = Recipe("full", epochs=10, flip_average="both")
+"""The head as in QUICK, then the upper stages learn with it; the answer is the mean over four mirrored views."""
 
 RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL)}
 

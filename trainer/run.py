@@ -113,6 +113,7 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
             backbone=recipe.backbone,
             pooling=recipe.pooling,
             dropout=recipe.dropout,
+            flip_average=recipe.flip_average,
         ),
         spec=spec_for(dataset, height, width),
         size_reason=reason,
