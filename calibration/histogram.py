@@ -93,4 +93,5 @@ def null_quantile(baseline: ArrayLike, n: int, level: float, draws: int = 2000, 
     rng = np.random.default_rng(seed)
     truths = rng.dirichlet(counts + 0.5, size=draws)
     samples = rng.multinomial(n, truths)
-    return float(np.quantile([kl(smoothed(sample), reference) for sample in samples], level))
+    shares = (samples + 0.5) / (n + 0.5 * len(counts))
+    return float(np.quantile((shares * np.log(shares / reference)).sum(axis=1), level))

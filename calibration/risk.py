@@ -98,7 +98,7 @@ class Costs:
         review: a part that a person has to look at (UNSURE). At most the overkill, or nobody would review.
     """
 
-    escape: float = 20.0
+    escape: float = 5.0
     overkill: float = 1.0
     review: float = 0.5
 

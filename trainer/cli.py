@@ -200,7 +200,7 @@ cost = click.FloatRange(min=0, min_open=True)
 @run_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.lgb", help="Bundle to write.")
 @click.option("--name", help="Of the bundle, for screens. Default: the dataset's.")
-@click.option("--cost-escape", type=cost, default=20.0, show_default=True, help="Of a defect that is passed.")
+@click.option("--cost-escape", type=cost, default=5.0, show_default=True, help="Of a defect that is passed.")
 @click.option("--cost-overkill", type=cost, default=1.0, show_default=True, help="Of a good part that is scrapped.")
 @click.option("--cost-review", type=cost, default=0.5, show_default=True, help="Of a part a person has to judge.")
 @click.option(
@@ -237,6 +237,7 @@ def release_command(
     rule, measured = result.fitted[MAIN].rule, result.measured[MAIN]
     rows = {
         "bundle": f"{result.bundle} ({result.size / 2**20:.1f} MiB, {result.goldens} goldens)",
+        "report": str(run / "report.html"),
         "thresholds": f"OK up to {rule.ok_below:.3f}, DEFECT from {rule.defect_above:.3f}, between them UNSURE",
         "temperature": f"{rule.temperature:.3f}",
         "test parts (defects)": f"{measured.parts} ({measured.defects})",

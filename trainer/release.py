@@ -71,7 +71,7 @@ def release_run(
     progress: Progress = silent,
     prevalence: float | None = None,
 ) -> ReleaseResult:
-    """Write the bundle of an exported run, and RUN/release.json.
+    """Write the bundle of an exported run, and RUN/report.html and RUN/release.json.
 
     Args:
         out: the `.lgb` file. costs: of escape, overkill and review; None takes the defaults of Costs.
@@ -131,6 +131,7 @@ def release_run(
         goldens=len(golden) - 1,
         warnings=warnings,
     )
+    (run / "report.html").write_text(report, encoding="utf-8")
     write_json(run / "release.json", plain(result))
     return result
 
