@@ -27,6 +27,7 @@ from trainer.observe import (
 from trainer.onnx_graph import initializers, session
 from trainer.qdq import Plan, VariantName, plan_cpu, plan_trt, write_variant
 from trainer.rounding import RoundedConv, round_conv
+from trainer.splitting import split_channels
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def quantise(
     spans = observe_spans(core, frames[np.sort(calibration_rows(labels, RANGE_FRAMES, seed))], progress)
     core, spans = equalised(core, spans)
     moments = observe_moments(core, frames[calibration_rows(labels, MOMENT_FRAMES, seed)], seed, progress)
+    core, spans, moments = split_channels(core, spans, moments)
     plans: dict[VariantName, Plan] = {"cpu": plan_cpu(core, spans), "trt": plan_trt(core, spans)}
     variants: dict[VariantName, Quantised] = {}
     weights = _Weights(core, moments)

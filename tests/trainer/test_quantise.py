@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import InputError
 from trainer.equalise import equalised
@@ -24,6 +24,7 @@ from trainer.onnx_graph import LOGITS, PIXELS, constant, initializers, run_logit
 from trainer.qdq import asymmetric, pixel_step, symmetric
 from trainer.quantise import check_integer, executed, operators, quantise
 from trainer.rounding import compensated_rounding, round_conv
+from trainer.splitting import split_channels
 
 rng = np.random.default_rng(0)
 
@@ -267,3 +268,22 @@ def test_rare_classes_are_calibrated_on_too() -> None:
     rows = calibration_rows(labels, 100, seed=0)
     assert len(np.unique(rows)) == 100
     assert np.bincount(labels[rows]).tolist() == [48, 5, 47]
+
+
+def test_a_steady_channel_below_one_step_is_split() -> None:
+    """A channel that varies by less than a step beside its offset is written several times; the function stays."""
+    core = small_core()
+    for item in core.graph.initializer:
+        if item.name in ("stem.w", "stem.b", "dw.w"):
+            value = numpy_helper.to_array(item).copy()
+            value[4] = {"stem.w": value[4] * 0.002, "stem.b": 3.0, "dw.w": value[4] * 40}[item.name]
+            item.CopyFrom(numpy_helper.from_array(value, item.name))
+    seen, unseen = frames(40), frames(32, seed=7)
+    spans = observe_spans(core, seen)
+    wide, wider, moments = split_channels(core, spans, observe_moments(core, seen))
+    shapes = {item.name: tuple(item.dims) for item in wide.graph.initializer}
+    assert shapes["stem.w"][0] == shapes["dw.w"][0] == shapes["pw.w"][1] > 8
+    assert len(wider["a6"].most) == shapes["stem.w"][0] == len(moments["dw"].mean)
+    before, after = (run_logits(session(with_normalisation(model)), unseen) for model in (core, wide))
+    np.testing.assert_allclose(after, before, atol=0.05 * np.abs(before).max())
+    assert quantise(core, seen, LABELS)["cpu"].convolutions == 5
