@@ -21,7 +21,7 @@ from trainer.features import Progress, silent
 from trainer.models.classifier import FLIPS, load_run_model
 from trainer.onnx_graph import MAX_BATCH, export_core, run_logits, session, with_normalisation, with_views
 from trainer.parity import ParityFigures, check, compare, reference_rule
-from trainer.quantise import quantise
+from trainer.quantise import check_integer, quantise
 from trainer.run import MODEL, RunSettings, read_settings, scores_of, write_json
 from trainer.tensorrt_plan import Plan, build_plans
 
@@ -80,12 +80,13 @@ def export_run(
 
     progress("exporting FP32", 0, 1)
     core = export_core(model, settings.spec.shape)
-    models = {"fp32": with_normalisation(core)}
-    _check_against_torch(run, settings, with_views(models["fp32"], FLIPS[settings.model.flip_average]), folds["val"])
+    views = FLIPS[settings.model.flip_average]
+    models = {"fp32": with_views(with_normalisation(core), views)}
+    _check_against_torch(run, settings, models["fp32"], folds["val"])
     progress("exporting FP32", 1, 1)
-    variants = quantise(core, train.images, train.labels, settings.seed, progress)
-    models |= {name: variant.model for name, variant in variants.items()}
-    models = {name: with_views(found, FLIPS[settings.model.flip_average]) for name, found in models.items()}
+    variants = quantise(core, train.images, train.labels, settings.seed, progress, views)
+    models |= {name: with_views(variant.model, views) for name, variant in variants.items()}
+    convolutions = {str(name): check_integer(models[name], name) for name in variants}
 
     folder = run / EXPORT
     folder.mkdir(exist_ok=True)
@@ -103,8 +104,7 @@ def export_run(
     if tensorrt:
         data = (folder / "model.trt.onnx").read_bytes()
         plans = build_plans(data, settings.spec.shape, tuple(tensorrt), folder / "plans", progress)
-    convolutions = {name: variant.convolutions for name, variant in variants.items()}
-    result = ExportResult(folder, sizes, {str(k): v for k, v in convolutions.items()}, parity, plans)
+    result = ExportResult(folder, sizes, convolutions, parity, plans)
     figures_json = plain({name: asdict(found) for name, found in parity.items()})
     write_json(folder / PARITY, {"variants": figures_json, "files": _digests(run)})
     return result

@@ -30,6 +30,10 @@ from trainer.rounding import RoundedConv, round_conv
 from trainer.splitting import split_channels
 
 
+Views = tuple[tuple[int, ...], ...]
+"""Views of a frame, each as the axes of (N, C, H, W) that are reversed; ((),) is the frame alone."""
+
+
 @dataclass(frozen=True)
 class Quantised:
     """An INT8 model.
@@ -49,19 +53,22 @@ def quantise(
     labels: NDArray[np.int64],
     seed: int = 0,
     progress: Progress = silent,
+    views: Views = ((),),
 ) -> dict[VariantName, Quantised]:
     """Both INT8 variants of a float network.
 
     Args:
         core: as `export_core` gives it. frames: preprocessed training frames, uint8 (n, C, H, W). labels: int (n,).
         progress: called with (what, done, total).
+        views: mirrored views that the network will be shown (FLIPS of the classifier); it is calibrated on them.
 
     Raises:
         InputError: a convolution fell out of INT8.
     """
-    spans = observe_spans(core, frames[np.sort(calibration_rows(labels, RANGE_FRAMES, seed))], progress)
+    rows = calibration_rows(labels, RANGE_FRAMES, seed)
+    spans = observe_spans(core, mirrored(frames[rows], views), progress)
     core, spans = equalised(core, spans)
-    moments = observe_moments(core, frames[calibration_rows(labels, MOMENT_FRAMES, seed)], seed, progress)
+    moments = observe_moments(core, mirrored(frames[rows[:MOMENT_FRAMES]], views), seed, progress)
     core, spans, moments = split_channels(core, spans, moments)
     plans: dict[VariantName, Plan] = {"cpu": plan_cpu(core, spans), "trt": plan_trt(core, spans)}
     variants: dict[VariantName, Quantised] = {}
@@ -71,6 +78,12 @@ def quantise(
         variants[name] = Quantised(model, check_integer(model, name))
         progress("quantising", len(variants), len(plans))
     return variants
+
+
+def mirrored(frames: NDArray[np.uint8], views: Views = ((),)) -> NDArray[np.uint8]:
+    """Frames (n, C, H, W) as the network will see them: each in one of the views, in turn."""
+    turned = [np.flip(frame[None], views[i % len(views)]) for i, frame in enumerate(frames)]
+    return np.concatenate(turned)
 
 
 class _Weights:

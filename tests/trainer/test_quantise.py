@@ -22,7 +22,7 @@ from trainer.observe import (
 )
 from trainer.onnx_graph import LOGITS, PIXELS, constant, initializers, run_logits, session, with_normalisation
 from trainer.qdq import asymmetric, pixel_step, symmetric
-from trainer.quantise import check_integer, executed, operators, quantise
+from trainer.quantise import check_integer, executed, mirrored, operators, quantise
 from trainer.rounding import compensated_rounding, round_conv
 from trainer.splitting import split_channels
 
@@ -287,3 +287,13 @@ def test_a_steady_channel_below_one_step_is_split() -> None:
     before, after = (run_logits(session(with_normalisation(model)), unseen) for model in (core, wide))
     np.testing.assert_allclose(after, before, atol=0.05 * np.abs(before).max())
     assert quantise(core, seen, LABELS)["cpu"].convolutions == 5
+
+
+def test_calibration_sees_the_views_that_the_network_will_see() -> None:
+    """Frames take turns through the views; without flips they stay as they are."""
+    some = frames(5)
+    turned = mirrored(some, ((), (3,), (2, 3)))
+    np.testing.assert_array_equal(turned[[0, 3]], some[[0, 3]])
+    np.testing.assert_array_equal(turned[1], some[1, :, :, ::-1])
+    np.testing.assert_array_equal(turned[2], some[2, :, ::-1, ::-1])
+    np.testing.assert_array_equal(mirrored(some, ((),)), some)
