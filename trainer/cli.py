@@ -144,7 +144,7 @@ def _check_run(run: Path, resume: bool, force: bool) -> None:
     if force:
         for name in ("checkpoint", "export"):
             shutil.rmtree(run / name, ignore_errors=True)
-        for pattern in ("run.json", "model.safetensors", "log.jsonl", "scores.*.csv", "release.json"):
+        for pattern in ("run.json", "model.safetensors", "log.jsonl", "scores.*.csv", "release.json", "report.html"):
             for path in run.glob(pattern):
                 path.unlink()
     elif not resume:
