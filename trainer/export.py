@@ -65,8 +65,8 @@ def export_run(
         run: folder of `trainer train`.
         progress: called with (what is being done, how many are done, of how many).
         tensorrt: GPU generations ("sm_86") to build TensorRT-RTX plans for.
-        max_paired_escapes: validation defects that FP32 rejects and an INT8 model may pass; None: 2 % of the
-            defects, at least one.
+        max_paired_escapes: validation defects that FP32 rejects and an INT8 model may pass; None: 3 % of the
+            defects, at least two.
 
     Raises:
         InputError: no such run, its dataset is gone or has changed, a convolution does not fit INT8, or an INT8

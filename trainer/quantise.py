@@ -29,7 +29,6 @@ from trainer.qdq import Plan, VariantName, plan_cpu, plan_trt, write_variant
 from trainer.rounding import RoundedConv, round_conv
 from trainer.splitting import split_channels
 
-
 Views = tuple[tuple[int, ...], ...]
 """Views of a frame, each as the axes of (N, C, H, W) that are reversed; ((),) is the frame alone."""
 
