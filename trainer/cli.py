@@ -165,7 +165,7 @@ def _check_run(run: Path, resume: bool, force: bool) -> None:
 @click.option(
     "--max-paired-escapes",
     type=click.IntRange(0),
-    help="Validation defects that FP32 rejects and an INT8 model may pass. Default: 2 % of the defects, at least 1.",
+    help="Validation defects that FP32 rejects and an INT8 model may pass. Default: 3 % of the defects, at least 2.",
 )
 @json_option
 def export_command(run: Path, tensorrt: str, max_paired_escapes: int | None, as_json: bool) -> None:
