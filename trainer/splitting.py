@@ -20,7 +20,7 @@ from trainer.onnx_graph import constant, consumers, copied, initializers
 Doubles = NDArray[np.float64]
 Arrays = dict[str, NDArray[np.float32]]
 
-NOISE = 5e-4
+NOISE = 1e-3
 """Share of rounding noise in the variance of what a depthwise block puts out, above which channels are split."""
 
 EXTRA = 16
