@@ -15,8 +15,8 @@ from calibration.temperature import fit_temperature
 
 PAIRED_ESCAPE_SHARE = 0.03
 LEAST_PAIRED_ESCAPES = 2
-"""Default limit of paired escapes: this share of the fold's defects, and never fewer than this many. Parts near the
-threshold fall to either side by chance; a stricter limit would refuse one sound export in eight on a small fold."""
+"""Default limit of paired escapes: this share of the fold's defects, and never fewer than this many, since parts
+near the threshold fall to either side by chance. A judgement, not a measurement: --max-paired-escapes sets another."""
 
 
 @dataclass(frozen=True)
