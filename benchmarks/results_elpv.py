@@ -113,8 +113,8 @@ COLUMNS = {
 def section(figures: list[Figures], recipe: str) -> str:
     """The section of docs/results.md."""
     lines = [
-        f"Recipe `{recipe}`, stratified 75/25 split, defect = probability >= 0.5, exported models, test quarter scored once.",
-        "Mean over seeds, standard deviation in brackets.",
+        f"Recipe `{recipe}`, stratified 75/25 split, defect = probability >= 0.5; exported models, the test quarter",
+        "scored once. Mean over seeds, standard deviation in brackets.",
         "",
         "| model | " + " | ".join(title for title, _, _ in COLUMNS.values()) + " |",
         "|---|" + "---|" * len(COLUMNS),
@@ -128,8 +128,8 @@ def section(figures: list[Figures], recipe: str) -> str:
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     for item in (item for item in figures if item.model == "cpu"):
         lines.append(
-            f"| {item.seed} | {item.accuracy:.1%} | {item.auroc:.3f} | {item.escape_at_10_overkill:.1%} | {item.ece:.3f} "
-            f"| {item.escape:.1%} | {item.overkill:.1%} | {item.unsure:.1%} | {item.cpu_minutes:.0f} |"
+            f"| {item.seed} | {item.accuracy:.1%} | {item.auroc:.3f} | {item.escape_at_10_overkill:.1%} "
+            f"| {item.ece:.3f} | {item.escape:.1%} | {item.overkill:.1%} | {item.unsure:.1%} | {item.cpu_minutes:.0f} |"
         )
     return "\n".join(lines)
 
