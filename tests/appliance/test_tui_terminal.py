@@ -70,7 +70,7 @@ def test_a_broken_connection_ends_the_screen() -> None:
     with terminal("-c", NORMAL) as it:
         it.read_until("NOT INSPECTED")
         it.hang_up()
-        assert it.process.wait(10) != 0
+        assert it.process.wait(60) != 0
 
 
 def test_without_colour_the_words_remain() -> None:
