@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -43,17 +42,13 @@ class Figures:
     escape: float
     overkill: float
     unsure: float
-    cpu_minutes: float
 
 
-def run(*words: str | Path) -> float:
-    """Run one of Lineguard's commands; CPU minutes it took, its children included."""
+def run(*words: str | Path) -> None:
+    """Run one of Lineguard's commands."""
     command = [str(BIN / words[0]), *map(str, words[1:])]
     print("$", " ".join(map(str, words)), file=sys.stderr, flush=True)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
 
 
 def one_seed(build: Path, seed: int, recipe: str) -> list[Figures]:
@@ -64,16 +59,16 @@ def one_seed(build: Path, seed: int, recipe: str) -> list[Figures]:
     data, folder, bundle = build / f"data-{seed}", build / f"run-{seed}", build / f"seed-{seed}.lgb"
     run("trainer", "import", "elpv", "--out", data, "--seed", str(seed), "--force")
     resume = ["--resume"] if folder.exists() else []
-    minutes = run("trainer", "train", data, "--out", folder, "--recipe", recipe, "--seed", str(seed), *resume)
+    run("trainer", "train", data, "--out", folder, "--recipe", recipe, "--seed", str(seed), *resume)
     run("trainer", "export", folder)
     run("trainer", "release", folder, "--out", bundle)
     rule = open_bundle(bundle).variant("cpu").rule
-    figures = [figures_of(folder, seed, model, rule, minutes) for model in ("fp32", "cpu", "trt")]
+    figures = [figures_of(folder, seed, model, rule) for model in ("fp32", "cpu", "trt")]
     done.write_text(json.dumps([asdict(item) for item in figures]))
     return figures
 
 
-def figures_of(folder: Path, seed: int, model: str, rule: DecisionRule, minutes: float) -> Figures:
+def figures_of(folder: Path, seed: int, model: str, rule: DecisionRule) -> Figures:
     """Figures of one exported model; `rule` gives the thresholds for the `cpu` model's verdicts."""
     val = Scores.read(folder / "export" / f"scores.{model}.val.csv")
     test = Scores.read(folder / "export" / f"scores.{model}.test.csv")
@@ -96,7 +91,6 @@ def figures_of(folder: Path, seed: int, model: str, rule: DecisionRule, minutes:
         escape=float(passed[test.is_defect].mean()),
         overkill=float((~passed)[~test.is_defect].mean()),
         unsure=float(unsure.mean()),
-        cpu_minutes=minutes,
     )
 
 
@@ -124,12 +118,12 @@ def section(figures: list[Figures], recipe: str) -> str:
         rows = [item for item in figures if item.model == model]
         lines.append(f"| {name} | " + " | ".join(_cell(rows, column) for column in COLUMNS) + " |")
     lines += ["", "Each seed, INT8 `cpu`, with the bundle's own thresholds (default costs):", ""]
-    lines += ["| seed | accuracy | AUROC | escape at 10 % overkill | ECE | escape | overkill | unsure | CPU minutes |"]
-    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    lines += ["| seed | accuracy | AUROC | escape at 10 % overkill | ECE | escape | overkill | unsure |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
     for item in (item for item in figures if item.model == "cpu"):
         lines.append(
             f"| {item.seed} | {item.accuracy:.1%} | {item.auroc:.3f} | {item.escape_at_10_overkill:.1%} "
-            f"| {item.ece:.3f} | {item.escape:.1%} | {item.overkill:.1%} | {item.unsure:.1%} | {item.cpu_minutes:.0f} |"
+            f"| {item.ece:.3f} | {item.escape:.1%} | {item.overkill:.1%} | {item.unsure:.1%} |"
         )
     return "\n".join(lines)
 
