@@ -21,7 +21,7 @@ $(VENV)/.rtx: $(STAMP)
 	-$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings
 	@touch $@
 
-demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8, bundle, push, judge (about 6 minutes)
+demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8, bundle, push, judge (about 2 minutes)
 	$(BIN)/python -m benchmarks.demo
 
 test: $(STAMP) $(VENV)/.rtx ## lint, types, import layers, tests with coverage
