@@ -81,8 +81,7 @@ def feature_spread(features: Floats, sizes: Sequence[int]) -> Floats:
     """The unit of each feature, float32 (features,), > 0: the standard deviation typical of its kind of pooling.
 
     One unit for each kind (``sizes`` features each), not for each feature: dividing a channel that hardly ever moves
-    by its own deviation would make the gradient into the backbone some fifteen times steeper, and fine-tuning from
-    there tears the features apart.
+    by its own deviation gives it a large weight on the raw features, and with it a steep gradient into the backbone.
     """
     spread = features.std(0)
     parts = np.split(spread, np.cumsum(sizes)[:-1])
