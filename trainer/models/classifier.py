@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from calibration.errors import InputError
-from trainer.models.efficientnet_lite import SIZES, EfficientNetLite, load_imagenet
-from trainer.models.zoo import TIMM_PREFIX, TimmBackbone
+from trainer.models.backbones import create, kind_of
 
 Pooling = Literal["mean", "mean+max"]
 Flips = Literal["none", "horizontal", "vertical", "both"]
@@ -36,7 +35,7 @@ PIXEL_SCALE = 128.0
 class ClassifierConfig:
     """What a Classifier is built from. ``ClassifierConfig.from_json(c.to_json()) == c``.
 
-    backbone: "efficientnet-lite0|1|2" or "timm:NAME". classes: >= 2. channels: 1 (grey) or 3 (RGB).
+    backbone: a name of BACKBONES or "timm:NAME". classes: >= 2. channels: 1 (grey) or 3 (RGB).
     pooling: "mean" of the last map, or "mean+max" of the last map and of a stride-16 map (thin defects
     survive). dropout: probability of dropping a pooled feature while training, 0 <= dropout < 1.
     flip_average: the logits are the mean over these mirrored views: better, at two or four times the cost.
@@ -50,8 +49,7 @@ class ClassifierConfig:
     flip_average: Flips = "none"
 
     def __post_init__(self) -> None:
-        if self.backbone not in SIZES and not self.backbone.startswith(TIMM_PREFIX):
-            raise InputError(f"backbone: {self.backbone!r} is unknown; use {', '.join(SIZES)} or timm:NAME")
+        kind_of(self.backbone)
         if self.pooling not in get_args(Pooling):
             raise InputError(f"pooling: {self.pooling!r} is unknown; use {' or '.join(get_args(Pooling))}")
         if self.flip_average not in FLIPS:
@@ -94,12 +92,7 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone: EfficientNetLite | TimmBackbone
-        if config.backbone in SIZES:
-            width, depth = SIZES[config.backbone]
-            self.backbone = EfficientNetLite(width, depth, config.channels)
-        else:
-            self.backbone = TimmBackbone(config.backbone, config.channels)
+        self.backbone = create(config.backbone, config.channels)
         last, mid = self.backbone.last_channels, self.backbone.mid_channels
         self.pooled_sizes = (last, last, mid, mid) if config.pooling == "mean+max" else (last,)
         features = sum(self.pooled_sizes)
@@ -115,10 +108,7 @@ class Classifier(nn.Module):
 
     def load_imagenet(self) -> None:
         """Fill the backbone with ImageNet weights of installed packages; InputError names a missing one."""
-        if isinstance(self.backbone, TimmBackbone):
-            self.backbone.load_pretrained()
-        else:
-            load_imagenet(self.backbone, self.config.backbone)
+        kind_of(self.config.backbone).load(self.backbone)
 
     def lower(self, frames: Tensor, stages: int) -> Tensor:
         """Normalise the pixels, run the stem and the first ``stages`` (0..4) stages: what a cache holds."""
