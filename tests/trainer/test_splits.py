@@ -139,6 +139,16 @@ def test_folds_are_stratified() -> None:
         assert np.bincount(folds[labels == label]).tolist() == [each] * 5
 
 
+@given(st.integers(0, 300))
+@settings(max_examples=40, deadline=None)
+def test_a_class_with_as_many_groups_as_folds_is_in_every_fold(seed: int) -> None:
+    """Five parts of a rare class among a hundred of another: each of five folds can judge it."""
+    labels = [0] * 200 + [1] * 15
+    groups = [f"good{i // 2}" for i in range(200)] + [f"bad{i // 3}" for i in range(15)]
+    folds = grouped_folds(labels, groups, 5, seed)
+    assert set(folds[200:].tolist()) == set(range(5))
+
+
 @pytest.mark.parametrize("k", [1, 5])
 def test_a_number_of_folds_that_the_groups_cannot_fill_is_refused(k: int) -> None:
     """Between two and the number of groups."""

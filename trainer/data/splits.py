@@ -62,11 +62,13 @@ def grouped_split(
             f"{len(counts)} group(s) cannot fill {len(used)} splits; a group is never cut: give more parts, "
             "or correct groups.csv"
         )
-    return _deal(counts, shares / shares.sum(), used, seed, cover=True)[members]
+    return _deal(counts, shares / shares.sum(), used, seed)[members]
 
 
 def grouped_folds(labels: Sequence[int] | Ints, groups: Sequence[str], k: int, seed: int) -> Ints:
     """Fold of each image for cross-validation: int64 (n,), 0..k-1, stratified by label, no group cut.
+
+    A class is in as many folds as its groups allow.
 
     Args:
         labels, groups: as for `grouped_split`.
@@ -78,7 +80,7 @@ def grouped_folds(labels: Sequence[int] | Ints, groups: Sequence[str], k: int, s
     counts, members = _by_group(labels, groups)
     if not 2 <= k <= len(counts):
         raise InputError(f"{k} folds of {len(counts)} group(s): folds must be between 2 and the number of groups")
-    return _deal(counts, np.full(k, 1.0 / k), list(range(k)), seed, cover=False)[members]
+    return _deal(counts, np.full(k, 1.0 / k), list(range(k)), seed)[members]
 
 
 def _by_group(labels: Sequence[int] | Ints, groups: Sequence[str]) -> tuple[Ints, Ints]:
@@ -93,15 +95,15 @@ def _by_group(labels: Sequence[int] | Ints, groups: Sequence[str]) -> tuple[Ints
     return counts[:, counts.any(axis=0)], members
 
 
-def _deal(counts: Ints, shares: Floats, priority: list[int], seed: int, cover: bool) -> Ints:
-    """Part of each group: int64 (g,). With `cover` every part gets some of each class where groups allow it."""
+def _deal(counts: Ints, shares: Floats, priority: list[int], seed: int) -> Ints:
+    """Part of each group: int64 (g,). Every part gets some of each class where groups allow it."""
     rng = np.random.default_rng(seed)
     if (counts.sum(axis=1) == 1).all():
-        return _exact(counts.argmax(axis=1), shares, priority, rng, cover)
-    return _balanced(counts, shares, priority, rng, cover)
+        return _exact(counts.argmax(axis=1), shares, priority, rng)
+    return _balanced(counts, shares, priority, rng)
 
 
-def _exact(labels: Ints, shares: Floats, priority: list[int], rng: np.random.Generator, cover: bool) -> Ints:
+def _exact(labels: Ints, shares: Floats, priority: list[int], rng: np.random.Generator) -> Ints:
     """Parts of single images: each class's share in each part is its target rounded up or down.
 
     Whole images first; the remainders of a class go where the parts filled so far lack most, so that the roundings
@@ -118,8 +120,7 @@ def _exact(labels: Ints, shares: Floats, priority: list[int], rng: np.random.Gen
         for part in sorted(open_parts, key=lambda p: -round(float(lack[p]), 9))[: len(where) - int(cut.sum())]:
             cut[part] += 1
             lack[part] -= 1
-        if cover:
-            _cover(cut, priority)
+        _cover(cut, priority)
         parts[where] = np.repeat(np.arange(len(shares)), cut)
     return parts
 
@@ -132,7 +133,7 @@ def _cover(cut: Ints, priority: list[int]) -> None:
             cut[int(cut.argmax())] -= 1
 
 
-def _balanced(counts: Ints, shares: Floats, priority: list[int], rng: np.random.Generator, cover: bool) -> Ints:
+def _balanced(counts: Ints, shares: Floats, priority: list[int], rng: np.random.Generator) -> Ints:
     target = counts.sum(axis=0)[None, :] * shares[:, None]
     weight = 1.0 / np.maximum(target, 1e-12)
     found = np.zeros_like(target)
@@ -151,7 +152,7 @@ def _balanced(counts: Ints, shares: Floats, priority: list[int], rng: np.random.
     shuffled = rng.permutation(len(counts))
     # every part gets its group of every class while there is a choice: the classes with fewest groups first
     for label in np.argsort((counts > 0).sum(axis=0), kind="stable"):
-        for part in priority if cover else ():
+        for part in priority:
             free = shuffled[(counts[shuffled, label] > 0) & (parts[shuffled] < 0)]
             if found[part, label] == 0 and len(free):
                 put(int(free[cost(free)[:, part].argmin()]), part)
