@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from calibration.errors import InputError
+from trainer.data.sampling import SAMPLINGS, Sampling
 from trainer.models.classifier import FLIPS, Flips, Pooling
 
 PIXEL_BUDGET = 640 * 640
@@ -36,8 +37,15 @@ class Recipe:
         patience: epochs without a better validation score before stopping early. The first epochs at a high rate
             are worse than the head they start from, and the last ones far better: keep it above half of the epochs.
         gamma: >= 0, of the focal loss; 0 is cross-entropy.
-        balance: 0 <= balance < 1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike. At 0.99
-            an image of a class of twenty weighs about five times as much as one of a class of hundreds.
+        balance: 0..1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike, 1 by inverse frequency.
+            At 0.99 an image of a class of twenty weighs about five times as much as one of a class of hundreds.
+        sampling: which frames are learned from: "instance" as they come, "class-aware" each class as often, "over" or
+            "under" rare classes repeated or common ones thinned out. Weights correct only what it leaves unequal.
+        smote: >= 0, neighbours (k) of SMOTE on the frozen features the head is fitted on; 0 adds no sample.
+        tau: >= 0, strength of logit adjustment (Menon et al. 2021); 0 adjusts nothing, 1 aims at balanced accuracy.
+            Folded into the head's bias, so the exported model has it: see trainer.head.
+        retrain_head: learn the upper backbone from the frames as they come and only then fit the head anew, with the
+            balance, sampling, smote and tau above (decoupled training, Kang et al. 2020).
         soft_labels: learn the annotators' doubt, where the manifest has it, instead of the label.
         head_penalties: L2 strengths tried for the head on frozen, standardised features; validation picks one.
     """
@@ -61,10 +69,17 @@ class Recipe:
     patience: int = 6
     gamma: float = 0.0
     balance: float = 0.99
+    sampling: Sampling = "instance"
+    smote: int = 0
+    tau: float = 0.0
+    retrain_head: bool = False
     soft_labels: bool = True
     head_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if not _is_like(getattr(self, field.name), field.type):
+                raise InputError(f"recipe {self.name}: {field.name} is {getattr(self, field.name)!r}, not {field.type}")
         bounds = {
             "epochs": self.epochs >= 0,
             "frozen_stages": 0 <= self.frozen_stages <= 5,
@@ -79,13 +94,22 @@ class Recipe:
             "warmup": 0 <= self.warmup <= 1,
             "ema": 0 <= self.ema < 1,
             "patience": self.patience >= 1,
-            "gamma": self.gamma >= 0,
-            "balance": 0 <= self.balance < 1,
+            "gamma": 0 <= self.gamma < math.inf,
+            "balance": 0 <= self.balance <= 1,
+            "sampling": self.sampling in SAMPLINGS,
+            "smote": self.smote >= 0,
+            "tau": 0 <= self.tau < math.inf,
             "head_penalties": len(self.head_penalties) > 0 and min(self.head_penalties) > 0,
         }
         for field, fine in bounds.items():
             if not fine:
                 raise InputError(f"recipe {self.name}: {field} is {getattr(self, field)!r}, out of range")
+        if self.smote and self.sampling != "instance":
+            raise InputError(f"recipe {self.name}: smote makes classes equal already; set sampling to 'instance'")
+        if self.smote and self.epochs and not self.retrain_head:
+            raise InputError(f"recipe {self.name}: smote needs frozen features; set epochs to 0, or retrain_head")
+        if self.retrain_head and not self.epochs:
+            raise InputError(f"recipe {self.name}: retrain_head follows a backbone that learned; set epochs above 0")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -93,10 +117,28 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Recipe:
-        """Inverse of :meth:`to_json`; an unknown field raises InputError."""
+        """Inverse of :meth:`to_json`; fields left out keep their defaults. InputError names a field that is unknown,
+        missing, of the wrong type or out of range.
+        """
         if unknown := set(values) - {field.name for field in fields(cls)}:
             raise InputError(f"recipe: unknown field {sorted(unknown)[0]!r}; remove it")
-        return cls(**{**values, "head_penalties": tuple(values["head_penalties"])})
+        if "name" not in values:
+            raise InputError("recipe: field 'name' is missing; give it one")
+        penalties = values.get("head_penalties")
+        return cls(**(values | {"head_penalties": tuple(penalties)} if isinstance(penalties, list) else values))
+
+
+def _is_like(value: object, annotation: object) -> bool:
+    """Whether a value is of the kind its field is annotated with; JSON writes 1.0 as 1."""
+    if annotation == "bool":
+        return isinstance(value, bool)
+    if annotation == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation == "tuple[float, ...]":
+        return isinstance(value, tuple) and all(_is_like(item, "float") for item in value)
+    return isinstance(value, str)
 
 
 QUICK = Recipe("quick", flips="horizontal")

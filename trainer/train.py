@@ -23,7 +23,7 @@ from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
 from trainer.head import fit_head, validation_score
-from trainer.losses import class_balanced_weights, focal_loss
+from trainer.losses import focal_loss, sample_weights
 from trainer.models.classifier import Classifier, save_run_model
 from trainer.recipes import Recipe
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, claim, plan, scores_of, write_json
@@ -129,7 +129,7 @@ class Fold:
     def class_weights(self) -> Tensor:
         """float32 (classes,), mean 1 over the training samples."""
         counts = np.bincount(self.train.labels, minlength=self.train.soft.shape[1])
-        return class_balanced_weights(counts, self.recipe.balance)
+        return sample_weights(counts, self.recipe.balance)
 
 
 def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Activations, progress: Progress) -> float:

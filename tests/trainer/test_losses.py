@@ -1,4 +1,4 @@
-"""Focal loss and class weights."""
+"""Focal loss, class weights, logit adjustment and distillation, against their closed forms."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy, one_hot, softmax
+from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
-from trainer.losses import class_balanced_weights, focal_loss, inverse_frequency_weights
+from trainer.losses import (
+    adjust_logits,
+    class_balanced_weights,
+    distillation_loss,
+    focal_loss,
+    inverse_frequency_weights,
+    logit_adjusted_loss,
+    sample_weights,
+)
+
+COUNTS = [900, 70, 20, 10]
 
 
 def problem(seed: int, n: int = 17, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -47,30 +57,53 @@ def test_one_hot_targets_equal_hard_labels(seed: int, gamma: float) -> None:
     assert float(hard) == pytest.approx(float(soft), rel=1e-4, abs=1e-6)
 
 
-def test_extreme_logits_keep_loss_and_gradient_finite() -> None:
+@given(seed=st.integers(0, 2**31), gamma=st.floats(0.1, 5))
+def test_the_gradient_of_focal_loss_is_its_closed_form(seed: int, gamma: float) -> None:
+    """d/dz of -(1 - p)^g log p: (g p (1 - p)^(g - 1) log p - (1 - p)^g) (onehot - softmax)."""
+    logits, labels, _ = problem(seed)
+    z = logits.double().requires_grad_()
+    focal_loss(z, labels, gamma).backward()  # type: ignore[no-untyped-call]
+    q, target = softmax(logits.double(), 1), one_hot(labels, 4).double()
+    p = (q * target).sum(1, keepdim=True)
+    slope = gamma * p * (1 - p) ** (gamma - 1) * p.log() - (1 - p) ** gamma
+    assert z.grad is not None
+    torch.testing.assert_close(z.grad, slope * (target - q) / len(labels), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("size", [100.0, 1e4])
+def test_extreme_logits_keep_loss_and_gradient_finite(size: float, gamma: float) -> None:
     """Certain and certainly wrong samples give no NaN, whatever gamma."""
-    logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
-    loss = focal_loss(logits, torch.tensor([0, 0]), 0.5)
+    logits = torch.tensor([[size, -size], [-size, size]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0, 0]), gamma)
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
 
-def test_negative_gamma_is_refused() -> None:
+@pytest.mark.parametrize("gamma", [-1.0, float("nan"), float("inf")])
+def test_an_impossible_gamma_is_refused(gamma: float) -> None:
     """A negative gamma would reward mistakes."""
     logits, labels, _ = problem(0)
     with pytest.raises(ValueError, match="gamma"):
-        focal_loss(logits, labels, -1.0)
+        focal_loss(logits, labels, gamma)
 
 
 @given(counts=st.lists(st.integers(1, 5000), min_size=2, max_size=12), beta=st.floats(0, 0.9999))
-def test_weights_average_one_over_the_samples(counts: list[int], beta: float) -> None:
-    """Weights change what is learned, not how fast: their mean over samples is 1, the rarest weigh most."""
+def test_class_weights_sum_to_the_classes_and_favour_the_rare(counts: list[int], beta: float) -> None:
+    """As in the paper they sum to the number of classes; the rarest weigh most."""
     n = np.asarray(counts)
     for weights in (class_balanced_weights(n, beta).numpy(), inverse_frequency_weights(n).numpy()):
-        assert float((weights * n).sum() / n.sum()) == pytest.approx(1, rel=1e-4)
+        assert float(weights.sum()) == pytest.approx(len(n), rel=1e-5)
         assert (np.diff(weights[np.argsort(n)]) <= 1e-5 * weights.max()).all()
+
+
+def test_class_balanced_weights_are_the_papers_formula() -> None:
+    """(1 - beta) / (1 - beta^n) for a real long tail, scaled to sum to the six classes."""
+    counts = np.array([952, 115, 103, 85, 57, 32])
+    raw = (1 - 0.99) / (1 - 0.99**counts)
+    assert class_balanced_weights(counts, 0.99).tolist() == pytest.approx((raw / raw.sum() * 6).tolist(), rel=1e-6)
 
 
 def test_class_balanced_weights_span_equal_to_inverse_frequency() -> None:
@@ -81,14 +114,114 @@ def test_class_balanced_weights_span_equal_to_inverse_frequency() -> None:
     assert nearly.tolist() == pytest.approx(inverse_frequency_weights(counts).tolist(), rel=1e-4)
 
 
+@given(counts=st.lists(st.integers(1, 5000), min_size=2, max_size=12), balance=st.floats(0, 1))
+def test_training_weights_average_one_over_the_samples(counts: list[int], balance: float) -> None:
+    """They change what is learned, not how fast: proportional to the paper's, with a mean over samples of 1."""
+    n = np.asarray(counts)
+    weights = sample_weights(n, balance).numpy()
+    paper = (inverse_frequency_weights(n) if balance == 1 else class_balanced_weights(n, balance)).numpy()
+    assert float((weights * n).sum() / n.sum()) == pytest.approx(1, rel=1e-4)
+    np.testing.assert_allclose(weights / weights.sum(), paper / paper.sum(), rtol=1e-5)
+
+
 def test_an_absent_class_weighs_nothing() -> None:
     """A class without samples gets weight 0, not infinity."""
     assert inverse_frequency_weights([10, 0]).tolist() == [1.0, 0.0]
+    assert sample_weights([10, 0], 0.5).tolist() == [1.0, 0.0]
     assert class_balanced_weights([10, 0], 0.9).tolist() == pytest.approx([1.0, 0.0])
 
 
-@pytest.mark.parametrize("counts", [[], [0, 0], [-1, 2]])
+@pytest.mark.parametrize("counts", [[], [0, 0], [-1, 2], [float("nan"), 2], [float("inf"), 2]])
 def test_impossible_counts_are_refused(counts: list[int]) -> None:
     """Counts are one non-negative number per class, some positive."""
     with pytest.raises(ValueError, match="counts"):
         inverse_frequency_weights(counts)
+
+
+@given(seed=st.integers(0, 2**31), tau=st.floats(0, 3), soft=st.booleans())
+def test_the_adjusted_loss_is_cross_entropy_on_logits_plus_log_prior(seed: int, tau: float, soft: bool) -> None:
+    """Menon et al., eq. 10, for hard and soft labels; at tau 0 to the last bit."""
+    logits, labels, _ = problem(seed)
+    target = softmax(logits.flip(0), 1) if soft else labels
+    prior = torch.tensor(COUNTS) / sum(COUNTS)
+    expected = cross_entropy(logits + tau * prior.log(), target)
+    assert float(logit_adjusted_loss(logits, target, COUNTS, tau)) == pytest.approx(float(expected), rel=1e-5)
+    assert torch.equal(logit_adjusted_loss(logits, target, COUNTS, 0.0), cross_entropy(logits, target))
+
+
+@given(seed=st.integers(0, 2**31), tau=st.floats(0.1, 3))
+def test_post_hoc_adjustment_undoes_what_the_adjusted_loss_adds(seed: int, tau: float) -> None:
+    """Learning with the prior and taking it out afterwards are the two signs of one correction."""
+    logits, labels, _ = problem(seed)
+    plain = cross_entropy(logits, labels)
+    assert float(logit_adjusted_loss(adjust_logits(logits, COUNTS, tau), labels, COUNTS, tau)) == pytest.approx(
+        float(plain), rel=1e-4, abs=1e-5
+    )
+
+
+def test_post_hoc_adjustment_raises_the_rare_class() -> None:
+    """At tau 1 a tie under a prior of 9:1 goes to the rare class, by the log of nine."""
+    adjusted = adjust_logits(torch.zeros(1, 2), [9, 1], 1.0)
+    assert float(adjusted[0, 1] - adjusted[0, 0]) == pytest.approx(np.log(9), rel=1e-6)
+
+
+@pytest.mark.parametrize(("counts", "tau"), [([10, 0], 1.0), ([10, 5], -1.0), ([10, 5], float("nan"))])
+def test_adjustment_without_a_prior_or_with_a_negative_strength_is_refused(counts: list[int], tau: float) -> None:
+    """A class never seen has no prior; a negative tau would push the rare classes down."""
+    for call in (
+        lambda: adjust_logits(torch.zeros(1, 2), counts, tau),
+        lambda: logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([0]), counts, tau),
+    ):
+        with pytest.raises(ValueError, match=r"tau|every class"):
+            call()
+
+
+@given(seed=st.integers(0, 2**31), temperature=st.floats(0.5, 20), alpha=st.floats(0, 1))
+def test_distillation_is_the_papers_formula(seed: int, temperature: float, alpha: float) -> None:
+    """alpha T^2 KL(teacher || student), both at temperature T, plus (1 - alpha) cross-entropy."""
+    student, labels, _ = problem(seed)
+    teacher = problem(seed + 1)[0]
+    s, t = student.double(), teacher.double()
+    p, log_q = softmax(t / temperature, 1), log_softmax(s / temperature, 1)
+    divergence = (p * (log_softmax(t / temperature, 1) - log_q)).sum(1).mean()
+    expected = alpha * temperature**2 * divergence + (1 - alpha) * cross_entropy(s, labels)
+    assert float(distillation_loss(s, t, labels, temperature, alpha)) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_a_student_at_large_temperature_matches_centred_logits() -> None:
+    """T to infinity: half the mean squared difference of the centred logits (Hinton et al., section 2.1)."""
+    s, labels, _ = problem(3)
+    t = problem(4)[0]
+    s, t = s.double(), t.double()
+    difference = (s - s.mean(1, keepdim=True)) - (t - t.mean(1, keepdim=True))
+    expected = difference.square().mean() / 2
+    assert float(distillation_loss(s, t, labels, 1e4, 1.0)) == pytest.approx(float(expected), rel=1e-2)
+
+
+def test_the_factor_keeps_the_gradient_about_as_large_at_any_temperature() -> None:
+    """From T 4 to T 64 the gradient's size changes by less than a fifth; without T^2 it would by 250."""
+    student, labels, _ = problem(5)
+    teacher = problem(6)[0]
+    sizes = []
+    for temperature in (4.0, 64.0):
+        z = (student / 5).requires_grad_()
+        distillation_loss(z, teacher / 5, labels, temperature, 1.0).backward()  # type: ignore[no-untyped-call]
+        assert z.grad is not None
+        sizes.append(float(z.grad.norm()))
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.2)
+
+
+def test_the_teacher_is_not_trained() -> None:
+    """No gradient flows into the teacher's logits."""
+    student, labels, _ = problem(7)
+    teacher = problem(8)[0].requires_grad_()
+    distillation_loss(student.requires_grad_(), teacher, labels, 2.0, 0.5).backward()  # type: ignore[no-untyped-call]
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.5), (-1.0, 0.5), (float("nan"), 0.5), (2.0, 1.5)])
+def test_an_impossible_temperature_or_share_is_refused(temperature: float, alpha: float) -> None:
+    """Temperatures are above 0, the teacher's share lies in 0..1."""
+    logits, labels, _ = problem(0)
+    with pytest.raises(ValueError, match=r"temperature|alpha"):
+        distillation_loss(logits, logits, labels, temperature, alpha)
