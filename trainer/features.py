@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import tempfile
 from collections.abc import Callable
+from copy import copy as shallow_copy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,8 +54,8 @@ def keep_freed_memory() -> None:
 class Activations:
     """Outputs of the lower ``stages`` of ``model`` for every frame and every copy of it, on demand.
 
-    They are kept as float16 in a temporary file that vanishes with this object; where they would exceed
-    ``cache_bytes`` they are computed anew each time.
+    They are kept as float16 in a temporary file that vanishes with this object, or in ``keep``; where they would
+    exceed ``cache_bytes`` they are computed anew each time.
 
     Args:
         model: whose ``lower`` is frozen from here on.
@@ -60,6 +63,8 @@ class Activations:
         stages: see Recipe.frozen_stages.
         flips: which copies there are; copy 0 is the frame itself.
         jitter: 0..1, contrast and brightness of the copies vary by up to this share; drawn from ``seed``.
+        keep: a file that outlives this object. What is in it is taken for these very activations: its name must say
+            all that they depend on.
     """
 
     def __init__(
@@ -71,22 +76,48 @@ class Activations:
         jitter: float = 0.0,
         seed: int = 0,
         cache_bytes: int = CACHE_BYTES,
+        keep: Path | None = None,
     ) -> None:
         self.model, self.frames, self.stages = model, frames, stages
         self.copies = COPIES[flips]
         draw = np.random.default_rng([seed, 1]).uniform(-jitter, jitter, (2, len(self.copies), len(frames)))
         self._gain = torch.from_numpy(1 + draw[0]).float()
         self._offset = torch.from_numpy(127 * draw[1]).float()
+        self._rows = np.arange(len(frames))
         self._cache: Tensor | None = None
+        self._keep, self._filled = keep, False
         shape = self._compute(np.zeros(1, np.int64), np.zeros(1, np.int64)).shape[1:]
         whole = (len(self.copies), len(frames), *shape)
         if 2 * int(np.prod(whole, dtype=np.int64)) <= cache_bytes:
+            self._cache = self._mapped(whole)
+
+    def _mapped(self, shape: tuple[int, ...]) -> Tensor:
+        if self._keep is None:
             with tempfile.TemporaryFile() as file:  # the mapping outlives it and needs no name
-                self._cache = torch.from_numpy(np.memmap(file, np.float16, "w+", shape=whole))
+                return torch.from_numpy(np.memmap(file, np.float16, "w+", shape=shape))
+        if self._keep.is_file():
+            self._filled = True
+            return torch.from_numpy(np.memmap(self._keep, np.float16, "c", shape=shape))
+        self._keep.parent.mkdir(parents=True, exist_ok=True)
+        return torch.from_numpy(np.memmap(self._part(self._keep), np.float16, "w+", shape=shape))
+
+    @staticmethod
+    def _part(keep: Path) -> Path:
+        return keep.with_name(f"{keep.name}.{os.getpid()}.part")
+
+    def __len__(self) -> int:
+        """Frames there are to ask for."""
+        return len(self._rows)
+
+    def of(self, rows: NDArray[np.int64]) -> Activations:
+        """The same activations, of the frames ``rows`` alone and in their order; nothing is copied or computed."""
+        view = shallow_copy(self)
+        view._rows = self._rows[rows]
+        return view
 
     def fill(self, progress: Progress, what: str) -> None:
         """Compute every activation that the cache has room for, in a fixed order."""
-        if self._cache is None:
+        if self._cache is None or self._filled:
             return
         done, total = 0, len(self.copies) * len(self.frames)
         for copy in range(len(self.copies)):
@@ -96,11 +127,15 @@ class Activations:
                 self._cache[copy, rows[0] : rows[-1] + 1] = computed.half()
                 done += len(rows)
                 progress(what, done, total)
+        self._filled = True
+        if self._keep is not None:
+            self._part(self._keep).replace(self._keep)  # the mapping goes with it
 
     def get(self, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> Tensor:
         """Activations of frames ``rows`` in copies ``copies``: float32 (len(rows), channels, height,
         width).
         """
+        rows = self._rows[rows]
         if self._cache is None:
             return self._compute(rows, copies)
         picked = self._cache[torch.from_numpy(copies), torch.from_numpy(rows)]
@@ -122,7 +157,7 @@ class Activations:
 
 def embed_all(model: Classifier, activations: Activations, progress: Progress, what: str) -> NDArray[np.float32]:
     """Pooled features of every copy of every frame: float32 (copies, n, model.features)."""
-    n, copies = len(activations.frames), len(activations.copies)
+    n, copies = len(activations), len(activations.copies)
     features = np.empty((copies, n, model.features), np.float32)
     with torch.no_grad():
         for copy in range(copies):
