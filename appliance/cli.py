@@ -7,16 +7,10 @@ from pathlib import Path
 
 import click
 
+from appliance.cli_audit import audit
+from appliance.cli_options import config_option
 from appliance.config import load_station
 from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, one_line, progress
-
-config_option = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="The station's configuration, station.toml.",
-)
 
 
 @click.group(cls=Cli, epilog=completion_help("appliance"))
@@ -154,6 +148,8 @@ def tui(config: Path, operator: str, as_json: bool) -> None:
     else:
         run_tui(station, operator)
 
+
+main.add_command(audit)
 
 if __name__ == "__main__":
     sys.exit(main())

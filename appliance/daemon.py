@@ -16,7 +16,7 @@ from appliance.supervisor import Progress, Supervisor
 from calibration.errors import InputError
 from calibration.preprocess import GeometryError
 from deploy.bundle import Bundle, BundleError, open_bundle
-from deploy.install import Device
+from deploy.install import Device, somebody
 from deploy.record import open_active, read_state
 from deploy.slots import SlotState
 
@@ -52,6 +52,7 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
         store = Store(paths.database)
         store.wait_at_most(LOCK_WAIT_S)
         try:
+            store.audit_configuration(somebody(), station.model_dump_json())
             while True:
                 chosen = choose_bundle(station.station.bundle)
                 outcome = _with_bundle(station, chosen, store, max_seconds, progress)

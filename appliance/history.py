@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.messages import AlertRow, Counts, Reason, RejectRow
-from appliance.schema import VERDICT_COLUMNS
+from appliance.schema import VERDICT_COLUMNS, check_current
 from calibration.errors import InputError
 from calibration.histogram import BINS
 
@@ -31,8 +31,8 @@ def open_readonly(path: Path) -> closing[sqlite3.Connection]:
     """
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0, isolation_level=None)
-        connection.execute("SELECT count(*) FROM tally").fetchone()
-    except sqlite3.Error as error:
+        check_current(connection)
+    except (sqlite3.Error, InputError) as error:
         raise InputError(f"{path}: {error}; start the station with `appliance run`") from None
     return closing(connection)
 
@@ -81,6 +81,13 @@ def open_alerts(connection: sqlite3.Connection, limit: int = 100) -> tuple[Alert
     return tuple(
         AlertRow.model_validate(dict(zip(fields, row, strict=True))) for row in connection.execute(_ALERTS, (limit,))
     )
+
+
+def audit_entries(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]]:
+    """The last `last` entries of the audit, oldest first, with their hashes."""
+    fields = ("id", "utc", "actor", "action", "old", "new", "hash")
+    query = f"SELECT {', '.join(fields)} FROM audit ORDER BY id DESC LIMIT ?"  # noqa: S608  names of our own columns
+    return [dict(zip(fields, row, strict=True)) for row in reversed(connection.execute(query, (last,)).fetchall())]
 
 
 def histogram(connection: sqlite3.Connection, since_utc: str = "") -> tuple[int, ...]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 
+from appliance.audit import START
+from calibration.errors import InputError
+
 MIGRATION_SET = "lineguard-station"
-NAMES = ("0001_station",)
+NAMES = ("0001_station", "0002_traceability")
 """All migrations, oldest first. Plain names, so that an up-to-date database is recognised without importing the
 migration library (a third of a second at every start)."""
 
@@ -32,28 +35,57 @@ VERDICT_COLUMNS = {
     "wait_us": int,
     "engine_us": int,
     "total_us": int,
+    "batch": int,
+    "position": int,
 }
 """One row a trigger.
 
 seq orders the rows (clocks may jump); trigger and frame are the source's own number and name for the frame; mono_ns
 and boot_id are the trigger's time on the monotonic clock and the boot that clock belongs to; logits are float32,
 little-endian; crc is the CRC-32 of the preprocessed tensor; latencies are microseconds: read (decode and preprocess),
-wait (for a full batch and a free engine), engine, and total from trigger to verdict.
+wait (for a full batch and a free engine), engine, and total from trigger to verdict; batch and position say how many
+parts the engine judged together and which of them this one was, from 0.
 """
+
+_ADDED_LATER = ("batch", "position")
 
 
 def migrate(connection: sqlite3.Connection) -> list[str]:
-    """Bring the database to the current schema; returns the names of the migrations applied now."""
-    pending = [name for name in NAMES if name not in _applied(connection)]
+    """Bring the database to the current schema; returns the names of the migrations applied now.
+
+    Raises:
+        InputError: it has migrations that this program does not know.
+    """
+    applied = _applied(connection)
+    _refuse_newer(applied)
+    pending = [name for name in NAMES if name not in applied]
     if not pending:
         return []
     from sqlite_utils import Database
     from sqlite_utils.migrations import Migrations
 
     migrations = Migrations(MIGRATION_SET)
-    migrations(name="0001_station")(_station)
+    for name, step in zip(NAMES, (_station, _traceability), strict=True):
+        migrations(name=name)(step)
     migrations.apply(Database(connection))
     return pending
+
+
+def check_current(connection: sqlite3.Connection) -> None:
+    """For programs that only read. Raises InputError where the schema is another than this program's."""
+    applied = _applied(connection)
+    _refuse_newer(applied)
+    if not applied.issuperset(NAMES):
+        raise InputError("the database is of an older release")
+
+
+def _refuse_newer(applied: set[str]) -> None:
+    unknown = sorted(applied.difference(NAMES))
+    if unknown:
+        raise InputError(
+            f"the database is of a newer release (it has {', '.join(unknown)}); install that release again, "
+            "or set station.data to another directory"
+        )
 
 
 def _applied(connection: sqlite3.Connection) -> set[str]:
@@ -70,7 +102,8 @@ def _station(db: object) -> None:
     from sqlite_utils import Database
 
     assert isinstance(db, Database)  # noqa: S101  narrows the type; the library calls this with nothing else
-    db.table("verdict").create(VERDICT_COLUMNS, pk="seq", not_null={"camera", "verdict", "reason", "bundle"})
+    columns = {name: kind for name, kind in VERDICT_COLUMNS.items() if name not in _ADDED_LATER}
+    db.table("verdict").create(columns, pk="seq", not_null={"camera", "verdict", "reason", "bundle"})
     # Rejects are shown newest first, and are few; a partial index keeps every PASS from paying for it.
     db.execute("CREATE INDEX verdict_rejects ON verdict (seq) WHERE verdict = 'REJECT'")
     db.table("tally").create({"camera": str, "reason": str, "parts": int}, pk=("camera", "reason"))
@@ -97,4 +130,22 @@ def _station(db: object) -> None:
         pk="id",
         not_null={"seq", "utc", "operator", "decision"},
         foreign_keys=[("seq", "verdict", "seq")],
+    )
+
+
+def _traceability(db: object) -> None:
+    """Parts are found by serial, verdicts can be repeated as they were, and the audit knows how long it is."""
+    from sqlite_utils import Database
+
+    assert isinstance(db, Database)  # noqa: S101  as above
+    for column in _ADDED_LATER:
+        db.execute(f"ALTER TABLE verdict ADD COLUMN {column} INTEGER")
+    db.execute("CREATE INDEX verdict_serial ON verdict (serial)")
+    db.execute(
+        "CREATE TABLE audit_head (id INTEGER PRIMARY KEY CHECK (id = 1), entries INTEGER NOT NULL, hash TEXT NOT NULL)"
+    )
+    db.execute(
+        "INSERT INTO audit_head SELECT 1, coalesce(max(id), 0), "
+        "coalesce((SELECT hash FROM audit ORDER BY id DESC LIMIT 1), ?) FROM audit",
+        (START,),
     )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 from appliance import history
-from appliance.audit import START, AuditEntry, chained
+from appliance.audit import START, AuditEntry, Checkpoint, chained, read_head
 from appliance.messages import AlertRow, Reason, RejectRow
 from appliance.schema import VERDICT_COLUMNS, migrate
 from calibration.errors import InputError
@@ -53,7 +53,12 @@ class VerdictRow(NamedTuple):
     wait_us: int
     engine_us: int
     total_us: int
+    batch: int | None = None
+    position: int | None = None
 
+
+PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
+"""A commit returns when its rows survive a power cut, and readers never stop the writer."""
 
 _INSERT = f"INSERT INTO verdict VALUES ({','.join('?' * len(VERDICT_COLUMNS))})"  # noqa: S608  a count, no input
 _TALLY = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (camera, reason) DO UPDATE SET parts = parts + excluded.parts"
@@ -71,27 +76,29 @@ class Store:
         pending: rows added since the last commit, in order.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open, migrate and prove writable.
+    def __init__(self, path: Path, connect: Callable[[Path], sqlite3.Connection] | None = None) -> None:
+        """Open, migrate and prove writable. `connect` makes the connection, in autocommit mode.
 
         Raises:
-            InputError: locked by another process, damaged, or not writable.
+            InputError: locked by another process, damaged, of a newer release, or not writable.
         """
         self.path = path
         try:
-            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+            self._db = (connect or _connect)(path)
+            for pragma in PRAGMAS:
+                self._db.execute(pragma)
             migrate(self._db)
             self._db.execute("BEGIN IMMEDIATE")  # proves that this process may write, before any part depends on it
             self._db.execute("COMMIT")
             self.tally: Counter[tuple[str, str]] = history.tally(self._db)
             last = self._db.execute("SELECT max(seq) FROM verdict").fetchone()[0]
-            head = self._db.execute("SELECT hash FROM audit ORDER BY id DESC LIMIT 1").fetchone()
+            head = read_head(self._db)
         except sqlite3.Error as error:
             raise InputError(_explain(path, error)) from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         self.next_seq: int = (last or 0) + 1
-        self._head: str = head[0] if head else START
+        self._head = head or Checkpoint(0, START)  # a damaged one is not repaired: `audit verify` shall find it
         self.pending: list[VerdictRow] = []
         self._bins: list[int | None] = []
 
@@ -178,6 +185,13 @@ class Store:
         with self._transaction():
             self._audit(AuditEntry(utc_now(), actor, action, old, new))
 
+    def audit_configuration(self, actor: str, values: str) -> None:
+        """Put the station's configuration on record where it is not the one recorded last. Raises StoreError."""
+        query = "SELECT new FROM audit WHERE action = 'configuration' ORDER BY id DESC LIMIT 1"
+        last = self._db.execute(query).fetchone()
+        if last is None or last[0] != values:
+            self.audit(actor, "configuration", last[0] if last else "", values)
+
     def open_alerts(self) -> tuple[AlertRow, ...]:
         """Alerts that nobody has acknowledged, newest first."""
         return history.open_alerts(self._db)
@@ -211,9 +225,11 @@ class Store:
             raise
 
     def _audit(self, entry: AuditEntry) -> None:
-        self._head = chained(self._head, entry)
-        fields = (*entry, self._head)
+        entry = AuditEntry(*(text.encode("utf-8", "replace").decode() for text in entry))
+        self._head = Checkpoint(self._head.entries + 1, chained(self._head.hash, entry))
+        fields = (*entry, self._head.hash)
         self._db.execute("INSERT INTO audit (utc, actor, action, old, new, hash) VALUES (?,?,?,?,?,?)", fields)
+        self._db.execute("UPDATE audit_head SET entries = ?, hash = ?", self._head)
 
 
 def _rejected(row: VerdictRow, reason: Reason) -> VerdictRow:
@@ -228,6 +244,10 @@ def utc_now() -> str:
 def utc_text(seconds: float) -> str:
     """ISO 8601, UTC, microseconds, of seconds since 1970."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
 
 
 def _explain(path: Path, error: sqlite3.Error) -> str:
