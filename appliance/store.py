@@ -72,6 +72,7 @@ class Store:
     """Writer of one station's database.
 
     Attributes:
+        connection: the only one that writes.
         tally: parts by (camera, reason) since the database was made: durable rows only.
         pending: rows added since the last commit, in order.
     """
@@ -84,15 +85,17 @@ class Store:
         """
         self.path = path
         try:
-            self._db = (connect or _connect)(path)
+            self.connection = (connect or _connect)(path)
             for pragma in PRAGMAS:
-                self._db.execute(pragma)
-            migrate(self._db)
-            self._db.execute("BEGIN IMMEDIATE")  # proves that this process may write, before any part depends on it
-            self._db.execute("COMMIT")
-            self.tally: Counter[tuple[str, str]] = history.tally(self._db)
-            last = self._db.execute("SELECT max(seq) FROM verdict").fetchone()[0]
-            head = read_head(self._db)
+                self.connection.execute(pragma)
+            migrate(self.connection)
+            self.connection.execute(
+                "BEGIN IMMEDIATE"
+            )  # proves that this process may write, before any part depends on it
+            self.connection.execute("COMMIT")
+            self.tally: Counter[tuple[str, str]] = history.tally(self.connection)
+            last = self.connection.execute("SELECT max(seq) FROM verdict").fetchone()[0]
+            head = read_head(self.connection)
         except sqlite3.Error as error:
             raise InputError(_explain(path, error)) from None
         except InputError as error:
@@ -188,38 +191,38 @@ class Store:
     def audit_configuration(self, actor: str, values: str) -> None:
         """Put the station's configuration on record where it is not the one recorded last. Raises StoreError."""
         query = "SELECT new FROM audit WHERE action = 'configuration' ORDER BY id DESC LIMIT 1"
-        last = self._db.execute(query).fetchone()
+        last = self.connection.execute(query).fetchone()
         if last is None or last[0] != values:
             self.audit(actor, "configuration", last[0] if last else "", values)
 
     def open_alerts(self) -> tuple[AlertRow, ...]:
         """Alerts that nobody has acknowledged, newest first."""
-        return history.open_alerts(self._db)
+        return history.open_alerts(self.connection)
 
     def wait_at_most(self, seconds: float) -> None:
         """How long to wait for another process's transaction from now on."""
-        self._db.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        self.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     def recent_rejects(self, limit: int) -> tuple[RejectRow, ...]:
         """The last rejected parts, newest first, as far as they are durable."""
-        return history.recent_rejects(self._db, limit)
+        return history.recent_rejects(self.connection, limit)
 
     def close(self) -> None:
         """Close the database; queued rows that were not committed are lost, so commit first."""
-        self._db.close()
+        self.connection.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """BEGIN IMMEDIATE ... COMMIT, or nothing at all; the audit's head moves only with the commit."""
         head = self._head
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield self.connection
+            self.connection.execute("COMMIT")
         except BaseException as error:
             self._head = head
             with suppress(sqlite3.Error):  # the disk may have done so already
-                self._db.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
                 raise StoreError(f"{self.path}: {error}") from error
             raise
@@ -228,8 +231,8 @@ class Store:
         entry = AuditEntry(*(text.encode("utf-8", "replace").decode() for text in entry))
         self._head = Checkpoint(self._head.entries + 1, chained(self._head.hash, entry))
         fields = (*entry, self._head.hash)
-        self._db.execute("INSERT INTO audit (utc, actor, action, old, new, hash) VALUES (?,?,?,?,?,?)", fields)
-        self._db.execute("UPDATE audit_head SET entries = ?, hash = ?", self._head)
+        self.connection.execute("INSERT INTO audit (utc, actor, action, old, new, hash) VALUES (?,?,?,?,?,?)", fields)
+        self.connection.execute("UPDATE audit_head SET entries = ?, hash = ?", self._head)
 
 
 def _rejected(row: VerdictRow, reason: Reason) -> VerdictRow:
