@@ -9,7 +9,8 @@ from typing import NamedTuple
 class Part(NamedTuple):
     """One triggered part whose frame lies in a slot of the ring.
 
-    Times are monotonic nanoseconds: triggered, tensor ready, and the deadline of its verdict.
+    Times are monotonic nanoseconds: triggered, tensor ready, and the deadline of its verdict. serial and lot are empty
+    where the source does not know them.
     """
 
     camera: str
@@ -20,6 +21,8 @@ class Part(NamedTuple):
     triggered_ns: int
     ready_ns: int
     deadline_ns: int
+    serial: str = ""
+    lot: str = ""
 
 
 class Batcher:

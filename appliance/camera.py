@@ -98,11 +98,12 @@ class CameraLoop:
                 raise ShotError(Reason.OVERFLOW, "no free slot: parts come faster than they are judged")
             crc = self._expose(shot, self._free[0])
         except ShotError as error:
-            note = MissNote(self._trigger, triggered, error.reason, shot.name, str(error))
+            note = MissNote(self._trigger, triggered, error.reason, shot.name, str(error), shot.serial, shot.lot)
             self._note(note.pack())
             return
         slot = self._free.popleft()
-        self._note(FrameNote(self._trigger, slot, crc, triggered, time.monotonic_ns(), shot.name).pack())
+        now = time.monotonic_ns()
+        self._note(FrameNote(self._trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot).pack())
 
     def _note(self, message: bytes) -> None:
         """Tell the supervisor; while the next frame is in work anyway, a few notes share one delivery."""

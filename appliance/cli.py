@@ -70,6 +70,10 @@ def status(config: Path, as_json: bool) -> None:
     now = fetch_status(load_station(config))
     counts = now.counts
     rejects = ", ".join(f"{reason} {n}" for reason, n in sorted(now.rejects_by_reason.items())) or "none"
+    last = "none"
+    if now.rejects:
+        part = now.rejects[0]
+        last = f"serial {part.serial}, lot {part.lot or '-'}, {part.reason.value}, camera {part.camera}"
     table = key_values(
         f"Station {now.station}",
         {
@@ -81,6 +85,7 @@ def status(config: Path, as_json: bool) -> None:
             "UNSURE": counts.unsure,
             "NOT INSPECTED": counts.not_inspected,
             "rejects": rejects,
+            "last reject": last,
             "parts per second": f"{now.rate:.1f}",
             "latency, ms": f"p50 {now.latency.p50:.1f}, p99 {now.latency.p99:.1f}, worst {now.latency.worst:.1f}",
             "drift": f"{now.drift.kl:.4f} nats, limit {now.drift.limit:.4f}",
@@ -105,7 +110,16 @@ def verdicts(config: Path, last: int, as_json: bool) -> None:
     lines = []
     for row in rows:
         chance = "" if row["defect_probability"] is None else f"{row['defect_probability']:.3f}"
-        fields = (row["seq"], row["utc"], row["camera"], f"{row['verdict']:6}", f"{row['reason'] or '-':9}", chance)
+        part = f"{row['serial']} {row['lot'] or '-'}"
+        fields = (
+            row["seq"],
+            row["utc"],
+            part,
+            row["camera"],
+            f"{row['verdict']:6}",
+            f"{row['reason'] or '-':9}",
+            chance,
+        )
         lines.append(one_line("  ".join(map(str, (*fields, row["frame"], row["detail"])))))
     emit(rows, as_json, "\n".join(lines))
 

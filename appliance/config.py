@@ -46,7 +46,9 @@ class StationSection(Section):
     name: Name = Field(description="shown on screens and written on every verdict row")
     data: Path = Field(description="directory of the database and of run-time files; made when missing")
     bundle: Path = Field(description="a .lgb file, or a device root filled by `deploy push`")
-    lot: str = Field(default="", max_length=64, description="written on every verdict row")
+    lot: str = Field(
+        default="", max_length=64, description="written on the row of every part whose trigger names no lot"
+    )
 
 
 class ReplayCamera(Section):
@@ -58,6 +60,10 @@ class ReplayCamera(Section):
     count: int | None = Field(
         default=None, ge=1, description="stop after this many frames; needs loop to exceed one pass"
     )
+    serial: Literal["counter", "name"] = Field(
+        default="counter", description="serial of a part: the number of its row, or the name of its file"
+    )
+    serials: Path | None = Field(default=None, description="a CSV file with columns frame, serial and lot instead")
 
 
 class FolderCamera(ReplayCamera):
@@ -150,5 +156,10 @@ def _explain(item: Any) -> str:
 def _absolute(station: Station, base: Path) -> Station:
     section = station.station
     section = section.model_copy(update={"data": base / section.data, "bundle": base / section.bundle})
-    cameras = {name: cam.model_copy(update={"path": base / cam.path}) for name, cam in station.camera.items()}
+    cameras = {name: _absolute_camera(cam, base) for name, cam in station.camera.items()}
     return station.model_copy(update={"station": section, "camera": cameras})
+
+
+def _absolute_camera(camera: Camera, base: Path) -> Camera:
+    serials = None if camera.serials is None else base / camera.serials
+    return camera.model_copy(update={"path": base / camera.path, "serials": serials})

@@ -15,7 +15,7 @@ from calibration.errors import InputError
 from calibration.histogram import BINS
 
 _REJECTS = (
-    "SELECT seq, utc, serial, camera, reason, top_class, defect_probability FROM verdict "
+    "SELECT seq, utc, serial, lot, camera, reason, top_class, defect_probability FROM verdict "
     "WHERE verdict = 'REJECT' ORDER BY seq DESC LIMIT ?"
 )
 _ALERTS = (
@@ -61,7 +61,7 @@ def rejects_by_reason(parts: Mapping[tuple[str, str], int]) -> dict[str, int]:
 
 def recent_rejects(connection: sqlite3.Connection, limit: int = 50) -> tuple[RejectRow, ...]:
     """The last rejected parts, newest first."""
-    fields = ("seq", "utc", "serial", "camera", "reason", "top_class", "defect_probability")
+    fields = ("seq", "utc", "serial", "lot", "camera", "reason", "top_class", "defect_probability")
     return tuple(
         RejectRow.model_validate(dict(zip(fields, row, strict=True))) for row in connection.execute(_REJECTS, (limit,))
     )

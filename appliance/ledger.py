@@ -33,7 +33,7 @@ class Ledger:
     """
 
     def __init__(self, store: Store, lot: str, bundle: str, output: Output) -> None:
-        """`bundle` is the SHA-256 of the bundle that judges; `lot` is written on every row."""
+        """`bundle` is the SHA-256 of the bundle that judges; `lot` is written on the row of a part that has none."""
         self._store, self._lot, self._bundle, self._output = store, lot, bundle, output
         self._boot_id = boot_id()
         self._before = Counter(store.tally)
@@ -49,11 +49,21 @@ class Ledger:
         self.failure = ""
         self.rows = 0
 
-    def judged(self, part: Part, judgement: Judgement, engine_ns: tuple[int, int], now_ns: int) -> None:
-        """Queue the row of a part that had a frame. `engine_ns`: start and end of its batch, 0 where there was none."""
+    def judged(
+        self,
+        part: Part,
+        judgement: Judgement,
+        engine_ns: tuple[int, int],
+        now_ns: int,
+        place: tuple[int, int] | None = None,
+    ) -> None:
+        """Queue the row of a part that had a frame.
+
+        `engine_ns`: start and end of its batch, 0 where there was none. `place`: size of that batch, and where in it.
+        """
         started, ended = engine_ns if engine_ns[0] else (now_ns, now_ns)
         latency = (part.ready_ns - part.triggered_ns, started - part.ready_ns, ended - started)
-        row = self._row(part.camera, part.trigger, part.frame, part.triggered_ns, judgement, part.crc, latency, now_ns)
+        row = self._row(part, judgement, latency, now_ns, part.crc, place or (None, None))
         if judgement.verdict is Verdict.PASS:
             self._tokens[row.seq] = PassToken(
                 row.seq, part.camera, part.trigger, part.crc, self._bundle, part.deadline_ns
@@ -62,8 +72,9 @@ class Ledger:
 
     def missed(self, camera: str, note: MissNote, judgement: Judgement, now_ns: int) -> None:
         """Queue the row of a trigger without a usable frame."""
-        row = self._row(camera, note.trigger, note.name, note.triggered_ns, judgement, None, (0, 0, 0), now_ns)
-        self._queue(row, None, now_ns)
+        at = note.triggered_ns
+        part = Part(camera, note.trigger, note.name, -1, 0, at, at, at, note.serial, note.lot)
+        self._queue(self._row(part, judgement, (0, 0, 0), now_ns, None, (None, None)), None, now_ns)
 
     def due_ns(self) -> int | None:
         """When the queued rows must be committed; None where none are queued."""
@@ -130,6 +141,7 @@ class Ledger:
                     seq=row.seq,
                     utc=row.utc,
                     serial=row.serial,
+                    lot=row.lot,
                     camera=row.camera,
                     reason=Reason(row.reason),
                     top_class=row.top_class,
@@ -144,26 +156,24 @@ class Ledger:
 
     def _row(
         self,
-        camera: str,
-        trigger: int,
-        frame: str,
-        triggered_ns: int,
+        part: Part,
         judgement: Judgement,
-        crc: int | None,
         latency_ns: tuple[int, int, int],
         now_ns: int,
+        crc: int | None,
+        place: tuple[int | None, int | None],
     ) -> VerdictRow:
         seq = self._next_seq
         self._next_seq += 1
         return VerdictRow(
             seq=seq,
-            camera=camera,
-            trigger=trigger,
-            frame=frame,
-            serial=str(seq),
-            lot=self._lot,
-            utc=self._utc(triggered_ns),
-            mono_ns=triggered_ns,
+            camera=part.camera,
+            trigger=part.trigger,
+            frame=part.frame,
+            serial=part.serial or str(seq),
+            lot=part.lot or self._lot,
+            utc=self._utc(part.triggered_ns),
+            mono_ns=part.triggered_ns,
             boot_id=self._boot_id,
             decision=judgement.decision.value if judgement.decision else None,
             verdict=judgement.verdict.value,
@@ -177,7 +187,9 @@ class Ledger:
             read_us=latency_ns[0] // 1000,
             wait_us=latency_ns[1] // 1000,
             engine_us=latency_ns[2] // 1000,
-            total_us=(now_ns - triggered_ns) // 1000,
+            total_us=(now_ns - part.triggered_ns) // 1000,
+            batch=place[0],
+            position=place[1],
         )
 
     def _utc(self, mono_ns: int) -> str:

@@ -38,8 +38,8 @@ class Line:
         """Verdicts of one batch."""
         judgements = judge(self._rule, scores, [part.deadline_ns for part in parts], now_ns)
         times = (scores.started_ns, scores.ended_ns)
-        for part, judgement in zip(parts, judgements, strict=True):
-            self._ledger.judged(part, judgement, times, now_ns)
+        for position, (part, judgement) in enumerate(zip(parts, judgements, strict=True)):
+            self._ledger.judged(part, judgement, times, now_ns, (len(parts), position))
             self._release(part)
             if judgement.bin is None:
                 continue

@@ -71,6 +71,7 @@ class RejectRow(Strict):
     seq: int
     utc: str
     serial: str
+    lot: str = ""
     camera: str
     reason: Reason
     top_class: str

@@ -211,6 +211,8 @@ class Supervisor:
             triggered_ns=note.triggered_ns,
             ready_ns=note.ready_ns,
             deadline_ns=note.triggered_ns + self._deadline_ns,
+            serial=note.serial,
+            lot=note.lot,
         )
         self._batcher.add(part)
 

@@ -28,7 +28,7 @@ READY = b"R"
 BATCH = b"B"
 SCORES = b"S"
 
-_FRAME = struct.Struct("<cQIIqq")
+_FRAME = struct.Struct("<cQIIqqHH")
 _BATCH = struct.Struct("<cQ")
 _SCORES = struct.Struct("<cQqqI")
 
@@ -38,7 +38,11 @@ class WireError(ValueError):
 
 
 class FrameNote(NamedTuple):
-    """A camera has put a frame into a slot. Times: nanoseconds, monotonic. crc: CRC-32 of the tensor."""
+    """A camera has put a frame into a slot.
+
+    Times: nanoseconds, monotonic. crc: CRC-32 of the tensor. serial, lot: of the part; empty where the source does not
+    know them.
+    """
 
     trigger: int
     slot: int
@@ -46,45 +50,54 @@ class FrameNote(NamedTuple):
     triggered_ns: int
     ready_ns: int
     name: str
+    serial: str = ""
+    lot: str = ""
 
     def pack(self) -> bytes:
         """Message of kind FRAME."""
-        head = _FRAME.pack(FRAME, self.trigger, self.slot, self.crc, self.triggered_ns, self.ready_ns)
-        return head + self.name.encode("utf-8", "surrogateescape")
+        serial, lot = self.serial.encode("utf-8", "replace"), self.lot.encode("utf-8", "replace")
+        numbers = (self.trigger, self.slot, self.crc, self.triggered_ns, self.ready_ns, len(serial), len(lot))
+        return _FRAME.pack(FRAME, *numbers) + serial + lot + self.name.encode("utf-8", "surrogateescape")
 
     @classmethod
     def unpack(cls, data: bytes) -> FrameNote:
         """Inverse of pack. Raises WireError."""
         if len(data) < _FRAME.size:
             raise WireError(f"frame message of {len(data)} bytes")
-        _, trigger, slot, crc, triggered, ready = _FRAME.unpack_from(data)
-        return cls(trigger, slot, crc, triggered, ready, data[_FRAME.size :].decode("utf-8", "replace"))
+        _, *numbers, serial_end, lot_length = _FRAME.unpack_from(data)
+        text = data[_FRAME.size :]
+        lot_end = serial_end + lot_length
+        if len(text) < lot_end:
+            raise WireError(f"frame message of {len(data)} bytes, too short for its serial and lot")
+        pieces = (text[lot_end:], text[:serial_end], text[serial_end:lot_end])
+        return cls(*numbers, *(piece.decode("utf-8", "replace") for piece in pieces))
 
 
 @dataclass(frozen=True)
 class MissNote:
-    """A trigger without a usable frame, and why."""
+    """A trigger without a usable frame, and why. serial, lot: as in FrameNote."""
 
     trigger: int
     triggered_ns: int
     reason: Reason
     name: str
     detail: str
+    serial: str = ""
+    lot: str = ""
 
     def pack(self) -> bytes:
         """Message of kind MISSED."""
-        return MISSED + json.dumps([self.trigger, self.triggered_ns, self.reason.value, self.name, self.detail]).encode(
-            "ascii"
-        )
+        texts = (self.name, self.detail, self.serial, self.lot)
+        return MISSED + json.dumps([self.trigger, self.triggered_ns, self.reason.value, *texts]).encode("ascii")
 
     @classmethod
     def unpack(cls, data: bytes) -> MissNote:
         """Inverse of pack. Raises WireError."""
         try:
-            trigger, triggered, reason, name, detail = json.loads(data[1:])
+            trigger, triggered, reason, name, detail, serial, lot = json.loads(data[1:])
             # File names may hold bytes that are no text; nothing that reads the database should meet them.
-            clean = [str(text).encode("utf-8", "replace").decode() for text in (name, detail)]
-            return cls(int(trigger), int(triggered), Reason(reason), clean[0], clean[1])
+            clean = [str(text).encode("utf-8", "replace").decode() for text in (name, detail, serial, lot)]
+            return cls(int(trigger), int(triggered), Reason(reason), *clean)
         except (ValueError, TypeError) as error:
             raise WireError(f"miss message: {error}") from None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from appliance.sources.protocol import Shot, ShotError, Source
 from appliance.sources.replay import folder_source, raw_source
+from appliance.sources.serials import Identified, serials_of_csv, serials_of_names
 
 __all__ = ["Shot", "ShotError", "Source", "open_source"]
 
@@ -25,4 +26,9 @@ def open_source(settings: Mapping[str, Any], channels: int, start: int = 0) -> S
     """
     kinds = {"folder": folder_source, "raw": raw_source}
     make = kinds[settings["source"]]
-    return make(Path(settings["path"]), settings["fps"], settings["loop"], settings["count"], channels, start)
+    source = make(Path(settings["path"]), settings["fps"], settings["loop"], settings["count"], channels, start)
+    if settings.get("serials") is not None:
+        return Identified(source, serials_of_csv(Path(settings["serials"]), source.names).__getitem__)
+    if settings.get("serial") == "name":
+        return Identified(source, serials_of_names(source.names, settings["path"]).__getitem__)
+    return source

@@ -20,10 +20,15 @@ class ShotError(RuntimeError):
 
 @dataclass(frozen=True)
 class Shot:
-    """One trigger. `read` delivers its frame, or raises ShotError; not calling it drops the frame."""
+    """One trigger. `read` delivers its frame, or raises ShotError; not calling it drops the frame.
+
+    serial and lot: of the part, as the trigger or a reader told them; empty where they did not.
+    """
 
     name: str
     read: Callable[[], Frame]
+    serial: str = ""
+    lot: str = ""
 
 
 class Source(Protocol):

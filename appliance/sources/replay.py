@@ -20,6 +20,9 @@ class Replay:
     """Recorded frames, in order, once or again and again.
 
     Trigger k shows frame k modulo the number of frames; which makes `start` exact after a restart.
+
+    Attributes:
+        names: of the frames, in order.
     """
 
     live = False
@@ -34,17 +37,17 @@ class Replay:
         start: int,
     ) -> None:
         """`count` bounds the triggers; without `loop` there are never more than frames."""
-        self.fps = fps
-        self._names, self._read, self._next = names, read, start
+        self.fps, self.names = fps, names
+        self._read, self._next = read, start
         self._end = count if loop else min(len(names), len(names) if count is None else count)
 
     def shoot(self) -> Shot | None:
         """The next trigger; None after the last."""
         if self._end is not None and self._next >= self._end:
             return None
-        index = self._next % len(self._names)
+        index = self._next % len(self.names)
         self._next += 1
-        return Shot(self._names[index], partial(self._read, index))
+        return Shot(self.names[index], partial(self._read, index))
 
 
 def folder_source(path: Path, fps: float, loop: bool, count: int | None, channels: int, start: int) -> Replay:
