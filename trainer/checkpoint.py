@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from calibration.errors import InputError
 
@@ -39,14 +39,15 @@ class State:
     """Everything the next epoch depends on; random numbers are drawn anew from (seed, epoch).
 
     Attributes:
-        weights: the trained parameters themselves. averaged: their running average, which is what may be kept.
-        best: the average that is kept so far. optimiser: AdamW over ``weights``. at: how far it has come.
+        weights: the trained parameters themselves, and running statistics that move with them.
+        averaged: their running average, which is what may be kept. best: the average that is kept so far.
+        optimiser: AdamW over the parameters. at: how far it has come.
         fixed: what was set once before the first epoch and is not trained.
     """
 
     def __init__(
         self,
-        weights: Mapping[str, nn.Parameter],
+        weights: Mapping[str, Tensor],
         fixed: Mapping[str, Tensor],
         optimiser: torch.optim.AdamW,
         at: Progressed,
@@ -147,6 +148,8 @@ class State:
                 mine[name].copy_(tensors[f"{part}/{name}"])
         self.load({name: tensors[f"weight/{name}"] for name in self.weights})
         for name, parameter in self.weights.items():
+            if not parameter.requires_grad:  # a running statistic
+                continue
             moments: dict[str, Any] = {"step": torch.tensor(float(self.at.step))}
             for moment in MOMENTS:
                 moments[moment] = torch.empty_like(parameter).detach().copy_(tensors[f"{moment}/{name}"])

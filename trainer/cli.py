@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, warn
 from calibration.errors import InputError
+from trainer.cli_distill import distill_command
 from trainer.cli_import import import_group
+from trainer.cli_support import check_run, parse_size, stages
 from trainer.data.manifest import SPLITS, read_dataset
 
 if TYPE_CHECKING:
     from calibration.metrics import Interval
     from trainer.evaluate import SplitReport
-    from trainer.features import Progress as Stages
 
 
 @click.group(cls=Cli, epilog=completion_help("trainer"))
@@ -34,35 +29,7 @@ def main() -> None:
 
 cli = main
 main.add_command(import_group)
-
-
-def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """(height, width) of HEIGHTxWIDTH in pixels, or of one number for a square."""
-    if value is None:
-        return None
-    numbers = value.lower().split("x")
-    if len(numbers) > 2 or not all(number.isascii() and number.isdigit() for number in numbers):
-        raise click.BadParameter(f"{value!r} is not HEIGHTxWIDTH, e.g. 224x320", ctx, param)
-    height, width = int(numbers[0]), int(numbers[-1])
-    if not (16 <= height <= 4096 and 16 <= width <= 4096):
-        raise click.BadParameter(f"{value!r}: height and width must be 16 to 4096 pixels", ctx, param)
-    return height, width
-
-
-@contextmanager
-def stages() -> Iterator[Stages]:
-    """Progress bars on stderr, one per stage of the work; yields the callback (what, done, total) that moves them."""
-    console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield report
+main.add_command(distill_command)
 
 
 data_argument = click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
@@ -103,7 +70,7 @@ def train_command(
 ) -> None:
     """Train a classifier on DATA's train split, choose it by its val split, and score val and test."""
     dataset = read_dataset(data)
-    _check_run(run, resume, force)
+    check_run(run, resume, force)
     from trainer.evaluate import evaluate_run
     from trainer.recipes import RECIPES
     from trainer.train import train
@@ -129,29 +96,6 @@ def train_command(
         "test": figures.test,
     }
     emit(facts, as_json, _figures(f"{run}: {settings.size_reason}", figures.test))
-
-
-def _check_run(run: Path, resume: bool, force: bool) -> None:
-    """Refuse to touch what is no run, and a run that is there without being told how."""
-    if resume and force:
-        raise InputError("--resume goes on with the run and --force deletes it; give one of them")
-    if run.exists() and not run.is_dir():
-        raise InputError(f"{run}: is a file; give a folder with --out")
-    if not run.exists() or not any(run.iterdir()):
-        return
-    if not (run / "run.json").exists():
-        raise InputError(f"{run}: holds other files than a training run; give an empty or new folder with --out")
-    if force:
-        for name in ("checkpoint", "export"):
-            shutil.rmtree(run / name, ignore_errors=True)
-        for pattern in ("run.json", "model.safetensors", "log.jsonl", "scores.*.csv", "release.json", "report.html"):
-            for path in run.glob(pattern):
-                path.unlink()
-    elif not resume:
-        raise InputError(
-            f"{run}: holds a training run already; --resume goes on with it, --force starts anew, "
-            "or give another folder with --out"
-        )
 
 
 @main.command("export", epilog=example("trainer export run --tensorrt sm_86,sm_89"))

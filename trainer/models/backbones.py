@@ -10,6 +10,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from calibration.errors import InputError
+from trainer.models import mobilenet_v3
 from trainer.models.efficientnet_lite import SIZES, EfficientNetLite, load_imagenet
 from trainer.models.zoo import TIMM_PREFIX, TimmBackbone
 
@@ -53,7 +54,7 @@ class BackboneKind:
 BACKBONES: dict[str, BackboneKind] = {
     name: BackboneKind(partial(EfficientNetLite, width, depth), partial(load_imagenet, name=name))
     for name, (width, depth) in SIZES.items()
-}
+} | {mobilenet_v3.NAME: BackboneKind(mobilenet_v3.MobileNetV3Small, mobilenet_v3.refuse_imagenet)}
 """Name -> how to make it; beside them there is ``timm:NAME``."""
 
 

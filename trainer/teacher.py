@@ -1,0 +1,106 @@
+"""The teacher of a distillation: a finished run, and its answers to altered copies of the training frames."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import ModelProto
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from calibration.errors import InputError
+from trainer.copies import Copies
+from trainer.data.manifest import Dataset
+from trainer.features import Pixels, Progress
+from trainer.models.classifier import FLIPS, Classifier, load_run_model
+from trainer.onnx_graph import FRAMES, LOGITS, SCORE_BATCH, export_core, session, with_normalisation, with_views
+from trainer.run import MODEL, RunSettings, read_settings
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A finished run. sha256: of its weights' file."""
+
+    run: Path
+    settings: RunSettings
+    model: Classifier
+    sha256: str
+
+    @cached_property
+    def graph(self) -> ModelProto:
+        """Its float32 model, `frames` to `logits`, as it is exported."""
+        return float_graph(self.model, self.settings)
+
+
+def float_graph(model: Classifier, settings: RunSettings) -> ModelProto:
+    """ONNX of a run's network: `frames` uint8 (N, C, H, W) to `logits`, averaged over its mirrored views."""
+    core = export_core(model, settings.spec.shape)
+    return with_views(with_normalisation(core), FLIPS[settings.model.flip_average])
+
+
+def open_teacher(run: Path, dataset: Dataset) -> Teacher:
+    """The teacher in the run folder.
+
+    Raises:
+        InputError: there is no finished run, or it was trained on other images: it could have seen those that the
+            student is measured on.
+    """
+    settings = read_settings(run)
+    if settings.dataset_sha256 != dataset.sha256:
+        raise InputError(
+            f"{run}: was trained on another dataset than {dataset.folder or dataset.name}, or on other splits of it; "
+            "train the teacher on this one"
+        )
+    model, _ = load_run_model(run / MODEL)
+    return Teacher(run, settings, model, hashlib.sha256((run / MODEL).read_bytes()).hexdigest())
+
+
+def answers(
+    teacher: Teacher, frames: Pixels, copies: Copies, known: Path, fingerprint: str, progress: Progress
+) -> Tensor:
+    """The teacher's logits for every copy of every frame: float32 (copies, n, classes).
+
+    It answers as it would on a device, averaging over mirrored views where it does. ONNX Runtime runs it: two or three
+    times as fast as torch.
+
+    Args:
+        frames: at the teacher's input size, uint8 (n, C, H, W).
+        known: where the answers are kept for the next time. fingerprint: of all that they depend on.
+
+    Raises:
+        InputError: ``known`` is damaged.
+    """
+    if (found := _kept(known, fingerprint)) is not None:
+        return found
+    running = session(teacher.graph, threads=torch.get_num_threads())
+    given = np.empty((len(copies), len(frames), teacher.model.config.classes), np.float32)
+    for copy in range(len(copies)):
+        for start in range(0, len(frames), SCORE_BATCH):
+            rows = np.arange(start, min(start + SCORE_BATCH, len(frames)))
+            pictures = copies.render(frames, rows, np.full(len(rows), copy)).numpy()
+            given[copy, rows] = running.run([LOGITS], {FRAMES: pictures})[0]
+            progress("asking the teacher", copy * len(frames) + int(rows[-1]) + 1, len(copies) * len(frames))
+    answered = torch.from_numpy(given)
+    known.parent.mkdir(parents=True, exist_ok=True)
+    part = known.with_suffix(".part")
+    save_file({LOGITS: answered}, part, {"fingerprint": fingerprint})
+    os.replace(part, known)
+    return answered
+
+
+def _kept(known: Path, fingerprint: str) -> Tensor | None:
+    if not known.is_file():
+        return None
+    try:
+        with safe_open(known, "pt") as opened:
+            metadata = opened.metadata() or {}
+        return load_file(known)[LOGITS] if metadata.get("fingerprint") == fingerprint else None
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{known}: is damaged ({error}); delete it, and the teacher is asked again") from error
