@@ -79,11 +79,11 @@ class Activations:
         keep: Path | None = None,
     ) -> None:
         self.model, self.frames, self.stages = model, frames, stages
-        self.copies = COPIES[flips]
+        self.copies = self._computed = COPIES[flips]
         draw = np.random.default_rng([seed, 1]).uniform(-jitter, jitter, (2, len(self.copies), len(frames)))
         self._gain = torch.from_numpy(1 + draw[0]).float()
         self._offset = torch.from_numpy(127 * draw[1]).float()
-        self._rows = np.arange(len(frames))
+        self._rows, self._copies = np.arange(len(frames)), np.arange(len(self.copies))
         self._cache: Tensor | None = None
         self._keep, self._filled = keep, False
         shape = self._compute(np.zeros(1, np.int64), np.zeros(1, np.int64)).shape[1:]
@@ -109,18 +109,22 @@ class Activations:
         """Frames there are to ask for."""
         return len(self._rows)
 
-    def of(self, rows: NDArray[np.int64]) -> Activations:
-        """The same activations, of the frames ``rows`` alone and in their order; nothing is copied or computed."""
+    def of(self, rows: NDArray[np.int64], flips: Flips) -> Activations:
+        """The same activations, of the frames ``rows`` alone, in their order, and of the copies ``flips``, which must
+        be among those there are; nothing is copied or computed.
+        """
         view = shallow_copy(self)
         view._rows = self._rows[rows]
+        view._copies = np.array([self._copies[self.copies.index(axes)] for axes in COPIES[flips]])
+        view.copies = COPIES[flips]
         return view
 
     def fill(self, progress: Progress, what: str) -> None:
         """Compute every activation that the cache has room for, in a fixed order."""
         if self._cache is None or self._filled:
             return
-        done, total = 0, len(self.copies) * len(self.frames)
-        for copy in range(len(self.copies)):
+        done, total = 0, len(self._computed) * len(self.frames)
+        for copy in range(len(self._computed)):
             for start in range(0, len(self.frames), FORWARD_BATCH):
                 rows = np.arange(start, min(start + FORWARD_BATCH, len(self.frames)))
                 computed = self._compute(rows, np.full(len(rows), copy))
@@ -135,16 +139,16 @@ class Activations:
         """Activations of frames ``rows`` in copies ``copies``: float32 (len(rows), channels, height,
         width).
         """
-        rows = self._rows[rows]
+        rows, copies = self._rows[rows], self._copies[copies]
         if self._cache is None:
             return self._compute(rows, copies)
         picked = self._cache[torch.from_numpy(copies), torch.from_numpy(rows)]
         return picked.float().contiguous(memory_format=torch.channels_last)
 
     def _compute(self, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> Tensor:
-        pixels = torch.from_numpy(self.frames[rows]).float()
+        pixels, axes = torch.from_numpy(self.frames[rows]).float(), self._computed
         mirrored = torch.stack(
-            [frame.flip([axis - 1 for axis in self.copies[copy]]) for frame, copy in zip(pixels, copies, strict=True)]
+            [frame.flip([axis - 1 for axis in axes[copy]]) for frame, copy in zip(pixels, copies, strict=True)]
         )
         index = (torch.from_numpy(copies), torch.from_numpy(rows))
         gain, offset = (value[index][:, None, None, None] for value in (self._gain, self._offset))

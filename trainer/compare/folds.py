@@ -61,6 +61,7 @@ def make_splits(dataset: Dataset, protocol: Protocol, folds: int, seeds: int) ->
         for fold in range(folds):
             learn, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
             train, val = _inner(labels, names, learn, seed * folds + fold)
+            _check_learned(dataset, labels[train], folds)
             found.append(Split(protocol, seed, fold, train, val, test))
     return tuple(found)
 
@@ -84,6 +85,15 @@ def check_classes(dataset: Dataset, folds: int) -> None:
             raise InputError(
                 f"{where}: --folds {folds}, but the {images} images of class {name!r} lie in {parts} groups, which are "
                 f"never cut: use --folds {parts} or fewer, or {more}"
+            )
+
+
+def _check_learned(dataset: Dataset, learned: Ints, folds: int) -> None:
+    for label, name in enumerate(dataset.classes):
+        if label not in learned:
+            raise InputError(
+                f"{dataset.folder or dataset.name}: --folds {folds} leaves no group of class {name!r} to learn from, "
+                "since its groups also hold other classes; use another number of folds, or photograph more parts of it"
             )
 
 
