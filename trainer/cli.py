@@ -11,6 +11,7 @@ from rich.table import Table
 
 from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, warn
 from calibration.errors import InputError
+from trainer.cli_compare import compare_command
 from trainer.cli_distill import distill_command
 from trainer.cli_import import import_group
 from trainer.cli_support import check_run, parse_size, stages
@@ -29,6 +30,7 @@ def main() -> None:
 
 cli = main
 main.add_command(import_group)
+main.add_command(compare_command)
 main.add_command(distill_command)
 
 

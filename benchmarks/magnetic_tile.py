@@ -1,0 +1,140 @@
+"""Recipes on a natural long tail, as docs/results.md reports it: `python -m benchmarks.magnetic_tile DATA_DIR`.
+
+DATA_DIR holds the magnetic tile photographs (Huang et al., "Saliency of magnetic tile surface defects") in one folder
+a class, with groups.csv. They are imported, and `trainer compare` runs the declared recipes over grouped folds, with
+random folds beside them. Stopped and started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+BEGIN, END = "<!-- magnetic-tile:begin -->", "<!-- magnetic-tile:end -->"
+PAGE = Path("docs/results.md")
+BASELINE, CHOSEN = "baseline", "chosen by validation"
+
+GOALS = {"balanced_accuracy": (0.65, 0.70), "escape": (0.18, 0.12)}
+"""Goal and aim, set beforehand, for the recipe chosen inside the training folds."""
+
+COLUMNS = {
+    "macro_f1": ("macro-F1", True),
+    "balanced_accuracy": ("balanced accuracy", True),
+    "escape": ("escape at 10 % overkill", True),
+    "auroc": ("AUROC", False),
+    "ece_before": ("ECE before", False),
+    "ece": ("ECE", False),
+    "nll_before": ("NLL before", False),
+    "nll": ("NLL", False),
+}
+
+
+def run(*words: str | Path) -> str:
+    """Standard output of one of Lineguard's commands; its progress and warnings pass through."""
+    command = [str(BIN / words[0]), *map(str, words[1:])]
+    print("$", " ".join(map(str, words)), file=sys.stderr, flush=True)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def compared(images: Path, build: Path, arguments: list[str]) -> Any:
+    """The answer of `trainer compare` on the photographs."""
+    data = build / "data"
+    if not (data / "dataset.json").exists():
+        run("trainer", "import", "folder", images, "--out", data, "--ok", "free", "--name", "magnetic tile")
+    return json.loads(run("trainer", "compare", data, "--out", build / "comparison", *arguments, "--json"))
+
+
+def section(found: Any) -> str:
+    """The section of docs/results.md."""
+    lines = [
+        f"{found['images']} photographs, {found['groups']} groups, {found['folds']} folds x {found['seeds']} seeds; "
+        "out-of-fold figures,",
+        "mean over seeds, 95 % bootstrap over groups in brackets; + better, - worse than the baseline, ~ not",
+        "distinguishable (corrected resampled t-test over the cells).",
+    ]
+    titles = {"grouped": "Grouped folds", "random": "Random folds: near-twins on both sides"}
+    for protocol, title in titles.items():
+        if protocol in found:
+            lines += ["", f"**{title}**", "", *table(found[protocol])]
+    return "\n".join([*lines, "", *verdicts(found["grouped"]), *recalls(found)])
+
+
+def table(rows: list[Any]) -> list[str]:
+    """One line a recipe."""
+    titles = [title for title, _ in COLUMNS.values()]
+    lines = ["| recipe | " + " | ".join([*titles, "CPU s a training", "images/s"]) + " |"]
+    lines.append("|---|" + "---|" * (len(titles) + 2))
+    for row in rows:
+        cells = [cell(row, name, share) for name, (_, share) in COLUMNS.items()]
+        speed = [f"{row['seconds']:.1f}", f"{row['images_per_second']:.0f}"]
+        lines.append(f"| {row['name']} | " + " | ".join([*cells, *speed]) + " |")
+    return lines
+
+
+def cell(row: Any, name: str, share: bool) -> str:
+    """Value, interval and whether it differs from the baseline."""
+    figure = row["figures"][name]
+    factor, digits = (100, 1) if share else (1, 3)
+    value, low, high = (f"{factor * figure[part]:.{digits}f}" for part in ("value", "low", "high"))
+    mark = ""
+    if name in GOALS and row["differences"]:
+        mark = {True: " +", False: " -", None: " ~"}[row["differences"][name]["better"]]
+    return f"{value} [{low}, {high}]{mark}"
+
+
+def verdicts(rows: list[Any]) -> list[str]:
+    """Goals met or missed by the recipe chosen inside the training folds, and by which recipes it was."""
+    chosen = next(row for row in rows if row["name"] == CHOSEN)
+    picked = ", ".join(f"{name} {count}" for name, count in chosen["chosen"].items())
+    lines = [f"Chosen inside the training folds (cells): {picked}."]
+    for name, (goal, aim) in GOALS.items():
+        value, higher = chosen["figures"][name]["value"], name == "balanced_accuracy"
+        met = [(value >= bound) if higher else (value <= bound) for bound in (goal, aim)]
+        said = "reaches the aim" if met[1] else "reaches the goal, misses the aim" if met[0] else "misses the goal"
+        lines.append(f"{COLUMNS[name][0]}: {value:.1%}, goal {goal:.0%}, aim {aim:.0%}: **{said}**.")
+    return lines
+
+
+def recalls(found: Any) -> list[str]:
+    """Recall of each class on grouped folds: baseline and nested choice."""
+    rows = [row for row in found["grouped"] if row["name"] in (BASELINE, CHOSEN)]
+    lines = ["", "| recall | " + " | ".join(found["classes"]) + " |", "|---|" + "---|" * len(found["classes"])]
+    for row in rows:
+        shares = (row["recall"][name] for name in found["classes"])
+        cells = (f"{s['value']:.0%} [{s['low']:.0%}, {s['high']:.0%}]" for s in shares)
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def write_section(text: str) -> None:
+    """Put `text` between the marks of docs/results.md, leaving everything else as it is."""
+    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    tail = rest.split(END)[1]
+    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("images", type=Path, metavar="DATA_DIR")
+    parser.add_argument("--build", type=Path, default=Path("build/magnetic-tile"))
+    parser.add_argument("--recipes", help="only these, comma-separated; all by default")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--grouped-only", action="store_true", help="without the random folds")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE}")
+    options = parser.parse_args()
+    arguments = ["--folds", "5", "--seeds", str(options.seeds)]
+    arguments += [] if options.grouped_only else ["--random-split"]
+    arguments += ["--recipes", options.recipes] if options.recipes else []
+    text = section(compared(options.images, options.build, arguments))
+    if options.write:
+        write_section(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

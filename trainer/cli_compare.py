@@ -1,0 +1,118 @@
+"""`trainer compare`: which recipe helps on this data, and which only seems to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from calibration.cli_support import emit, example, json_option, say
+from trainer.cli_support import stages
+from trainer.data.manifest import read_dataset
+
+if TYPE_CHECKING:
+    from trainer.compare.run import Comparison
+    from trainer.compare.run import Table as Lines
+
+FEWEST_FOLDS, MOST_FOLDS = 3, 20
+SHOWN = ("macro_f1", "balanced_accuracy", "escape", "auroc", "ece_before", "ece")
+
+
+@click.command("compare", epilog=example("trainer compare data --out comparison --recipes focal,smote,fine-tuned"))
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@click.option("--recipes", metavar="A,B,...", help="Recipes beside the baseline. Default: all that are declared.")
+@click.option(
+    "--folds", type=click.IntRange(FEWEST_FOLDS, MOST_FOLDS), default=5, show_default=True, help="Folds a seed."
+)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Repetitions, other folds each."
+)
+@click.option(
+    "--overkill",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of good parts rejected at which escapes are counted.",
+)
+@click.option("--random-split", is_flag=True, help="Add folds that cut groups: shows what leakage would pretend.")
+@json_option
+def compare_command(
+    data: Path,
+    out: Path,
+    recipes: str | None,
+    folds: int,
+    seeds: int,
+    overkill: float,
+    random_split: bool,
+    as_json: bool,
+) -> None:
+    """Train a declared set of recipes on grouped folds of DATA and tell which differ from the baseline.
+
+    DATA's own split plays no part. Every finished training is kept in DIR: stopped and started again, the command goes
+    on where it was, and more recipes or seeds can be added later. The result is DIR/compare.html.
+    """
+    dataset = read_dataset(data)
+    from trainer.compare.folds import PROTOCOLS
+    from trainer.compare.recipes import pick
+    from trainer.compare.report import render
+    from trainer.compare.run import compare
+
+    names = None if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
+    candidates = pick(names)
+    protocols = PROTOCOLS if random_split else PROTOCOLS[:1]
+    with stages() as progress:
+        result = compare(dataset, out, candidates, folds, seeds, overkill, protocols, progress)
+    page = out / "compare.html"
+    page.write_text(render(result), encoding="utf-8")
+    if as_json:
+        emit(_facts(result, page), as_json)
+        return
+    for lines in result.tables:
+        emit(None, as_json, _table(result, lines))
+    say(f"{page}: intervals, differences and diagrams")
+
+
+def _facts(result: Comparison, page: Path) -> dict[str, Any]:
+    truth = result.truth
+    facts = {
+        "out": result.out,
+        "report": page,
+        "data": result.data,
+        "images": len(truth.labels),
+        "groups": len(set(truth.groups)),
+        "classes": truth.classes,
+        "ok_class": truth.classes[truth.ok_index],
+        "folds": result.folds,
+        "seeds": result.seeds,
+        "overkill": result.overkill,
+        "cells": result.cells,
+        "computed": result.computed,
+    }
+    from dataclasses import asdict
+
+    return {**facts, **{lines.protocol: [asdict(row) for row in lines.rows] for lines in result.tables}}
+
+
+def _table(result: Comparison, lines: Lines) -> Table:
+    """The table on a terminal: levels, with a mark where the difference to the baseline is beyond chance."""
+    from trainer.compare.report import FIGURES, level
+
+    marks = {None: " ~", True: " +", False: " -"}
+    table = Table(
+        title=f"{lines.protocol} folds of {result.data}: {result.folds} folds, {result.seeds} seed(s), escape at "
+        f"{result.overkill:.0%} overkill\n+ better, - worse than the baseline, ~ not distinguishable",
+        title_justify="left",
+    )
+    for column in ("recipe", *(FIGURES[name] for name in SHOWN), "s"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for row in lines.rows:
+        cells = []
+        for name in SHOWN:
+            mark = marks[row.differences[name].better] if row.differences else ""
+            cells.append(Text(level(name, row.figures[name]) + mark))
+        table.add_row(Text(row.name), *cells, f"{row.seconds:.1f}")
+    return table

@@ -1,0 +1,91 @@
+"""The declared set: each candidate differs from the baseline in one thing, the last ones put together what may help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from calibration.errors import InputError
+from trainer.recipes import Recipe
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe in a comparison.
+
+    Attributes:
+        about: what it is, for the report. recipe: how it is trained; its name is the candidate's.
+        scale: > 0, input size relative to the one chosen from the frames.
+    """
+
+    about: str
+    recipe: Recipe
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As it is called with --recipes."""
+        return self.recipe.name
+
+
+FROZEN = Recipe(BASELINE, frozen_stages=5, flips="none", balance=0.0)
+"""Logistic regression on frozen ImageNet features, plain cross-entropy."""
+
+TUNED = replace(FROZEN, name="fine-tuned", epochs=10, flips="both", flip_average="both")
+"""The upper two stages learn as well; the answer is the mean over four mirrored views."""
+
+
+def _frozen(name: str, about: str, scale: float = 1.0, **changes: Any) -> Candidate:
+    return Candidate(about, replace(FROZEN, name=name, **changes), scale)
+
+
+def _tuned(name: str, about: str, scale: float = 1.0, **changes: Any) -> Candidate:
+    return Candidate(about, replace(TUNED, name=name, **changes), scale)
+
+
+CANDIDATES = (
+    _frozen(BASELINE, "frozen features, logistic head, plain cross-entropy"),
+    _frozen("inverse-frequency", "weights by inverse frequency", balance=1.0),
+    _frozen("class-balanced", "weights by effective number, beta 0.99 (Cui 2019)", balance=0.99),
+    _frozen("focal", "focal loss, gamma 2 (Lin 2017)", gamma=2.0),
+    _frozen("logit-adjusted", "logit adjustment, tau 1 (Menon 2021)", tau=1.0),
+    _frozen("oversampling", "rare classes repeated at random", sampling="over"),
+    _frozen("undersampling", "common classes thinned out", sampling="under"),
+    _frozen("class-aware", "every class drawn as often (Shen 2016)", sampling="class-aware"),
+    _frozen("smote", "SMOTE in feature space, 5 neighbours (Chawla 2002)", smote=5),
+    _frozen("mean", "mean of the last map alone instead of mean and maximum of two", pooling="mean"),
+    _frozen(
+        "mirrored", "learns from four mirrored views and answers with their mean", flips="both", flip_average="both"
+    ),
+    _frozen("half-size", "half the input size", 0.5),
+    _frozen("larger", "1.5 times the input size", 1.5),
+    _tuned("fine-tuned", "upper two stages learn too, flip averaging"),
+    _tuned("fine-tuned-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
+    _tuned("fine-tuned-balanced", "the same with class-balanced weights, beta 0.99", balance=0.99),
+    _tuned(
+        "decoupled",
+        "stages learn from the parts as they come, then the head anew, class-balanced (Kang 2020)",
+        balance=0.99,
+        retrain_head=True,
+    ),
+)
+
+BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
+
+
+def pick(names: Sequence[str] | None) -> tuple[Candidate, ...]:
+    """The candidates named, in the declared order and the baseline always first; all of them for None.
+
+    Raises:
+        InputError: a name that is not declared, listing those that are; or no name at all.
+    """
+    if names is None:
+        return CANDIDATES
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown or not names:
+        shown = f"{unknown[0]!r} is unknown" if unknown else "no name is given"
+        raise InputError(f"--recipes: {shown}; choose among {', '.join(BY_NAME)}")
+    return tuple(candidate for candidate in CANDIDATES if candidate.name in {BASELINE, *names})

@@ -1,0 +1,219 @@
+"""The comparison itself: every declared recipe on every split, each cell computed once and kept."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.errors import InputError
+from calibration.metrics import Interval
+from trainer.compare.cells import Cell, read_cell, run_cell, write_cell
+from trainer.compare.folds import INNER, Protocol, Split, make_splits
+from trainer.compare.recipes import BASELINE, Candidate
+from trainer.compare.statistics import (
+    Difference,
+    Outcome,
+    Pooled,
+    Truth,
+    chosen_by_validation,
+    differences,
+    levels,
+    pool,
+    recalls,
+)
+from trainer.compare.store import Store, whole
+from trainer.data.manifest import Dataset
+from trainer.features import Progress
+from trainer.run import write_json
+
+VERSION = 1
+PLAN = "plan.json"
+CHOSEN = "chosen by validation"
+DRAWS = 200
+"""Bootstrap resamples behind each interval."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name, about: of the recipe. input: height and width in pixels, None for the line of the nested choice.
+        figures: see `statistics.statistics`, pooled out of fold, mean over seeds, 95 % bootstrap over groups.
+        recall: of each class, likewise.
+        differences: to the baseline, paired by cell; empty for the baseline itself.
+        seconds: CPU seconds of a cell on shared features, mean. images_per_second: one CPU second judges, median.
+        chosen: how many cells each recipe was chosen in; empty but for the line of the nested choice.
+    """
+
+    name: str
+    about: str
+    input: tuple[int, int] | None
+    figures: dict[str, Interval]
+    recall: dict[str, Interval]
+    differences: dict[str, Difference]
+    seconds: float
+    images_per_second: float
+    chosen: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All lines of one protocol, and what the diagrams are drawn from: the pooled predictions by line."""
+
+    protocol: Protocol
+    rows: tuple[Row, ...]
+    pooled: dict[str, Pooled]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        out: its folder. data: name of the dataset. truth: labels, groups and classes of the images.
+        folds, seeds, overkill: as asked for. cells: in all. computed: in this call.
+        tables: of the grouped folds and, where asked for, of random ones.
+    """
+
+    out: Path
+    data: str
+    truth: Truth
+    folds: int
+    seeds: int
+    overkill: float
+    cells: int
+    computed: int
+    tables: tuple[Table, ...]
+
+
+def compare(
+    dataset: Dataset,
+    out: Path,
+    candidates: Sequence[Candidate],
+    folds: int,
+    seeds: int,
+    overkill: float,
+    protocols: Sequence[Protocol],
+    progress: Progress,
+    draws: int = DRAWS,
+) -> Comparison:
+    """Train and judge every candidate on every split; what ``out`` holds already is not computed again.
+
+    Args:
+        dataset: its own split is ignored. out: folder of the cells.
+        candidates: the baseline among them.
+        folds: at least folds.LEAST_FOLDS. seeds: >= 1, repetitions with other folds. overkill: 0..1.
+        progress: called with (what is being done, how many are done, of how many).
+
+    Raises:
+        InputError: the dataset does not allow the folds, or ``out`` holds something else.
+    """
+    splits = {protocol: make_splits(dataset, protocol, folds, seeds) for protocol in protocols}
+    claim(out, dataset, folds)
+    truth = Truth(dataset.labels(), tuple(item.group for item in dataset.items), dataset.classes, dataset.ok_index)
+    store = Store(dataset, out / "cache", progress)
+    total = len(candidates) * sum(map(len, splits.values()))
+    done, computed, tables = 0, 0, []
+    for protocol in protocols:
+        cells: dict[str, list[Cell]] = {}
+        for candidate in candidates:
+            for split in splits[protocol]:
+                cell, is_new = _cell(out, candidate, split, store, progress)
+                cells.setdefault(candidate.name, []).append(cell)
+                done, computed = done + 1, computed + is_new
+                progress("cells", done, total)
+        tables.append(_table(protocol, candidates, cells, splits[protocol], store, truth, overkill, draws))
+    return Comparison(out, dataset.name, truth, folds, seeds, overkill, total, computed, tuple(tables))
+
+
+def claim(out: Path, dataset: Dataset, folds: int) -> None:
+    """Write plan.json. Raises InputError where the folder holds other files, other data or other folds."""
+    path = out / PLAN
+    remedy = "give another folder with --out, or delete this one"
+    plan = {"version": VERSION, "dataset_sha256": whole(dataset).sha256, "folds": folds, "inner": INNER}
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder with --out")
+    if not path.exists() and out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: holds other files than a comparison; give an empty or new folder with --out")
+    if path.exists():
+        held = _read_plan(path)
+        for field, what in (
+            ("version", "program version"),
+            ("dataset_sha256", "dataset"),
+            ("folds", "number of folds"),
+        ):
+            if held.get(field) != plan[field]:
+                raise InputError(f"{out}: holds the comparison of another {what}; {remedy}")
+    write_json(path, plan)
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not the plan of a comparison ({error}); delete its folder") from None
+    if not isinstance(held, dict):
+        raise InputError(f"{path}: not the plan of a comparison; delete its folder")
+    return held
+
+
+def _cell(out: Path, candidate: Candidate, split: Split, store: Store, progress: Progress) -> tuple[Cell, bool]:
+    """The cell, and whether it was computed now. Candidates that differ in logit adjustment alone share it."""
+    path = out / "cells" / store.fingerprint(candidate) / f"{split.name}.json"
+    found = read_cell(path, split)
+    if found is not None:
+        return found, False
+    cell = run_cell(candidate, split, store, progress)
+    write_cell(path, cell)
+    return cell, True
+
+
+def _table(
+    protocol: Protocol,
+    candidates: Sequence[Candidate],
+    cells: dict[str, list[Cell]],
+    splits: Sequence[Split],
+    store: Store,
+    truth: Truth,
+    overkill: float,
+    draws: int,
+) -> Table:
+    outcomes: dict[str, Sequence[Outcome]] = {
+        candidate.name: [
+            cell.outcome(split, candidate.recipe.tau) for cell, split in zip(cells[candidate.name], splits, strict=True)
+        ]
+        for candidate in candidates
+    }
+    rows, pooled = [], {}
+
+    def add(name: str, about: str, size: tuple[int, int] | None, judged: Sequence[Outcome], by: list[str]) -> None:
+        pooled[name] = pool(judged, truth)
+        used = [cells[recipe][i] for i, recipe in enumerate(by)]
+        rows.append(
+            Row(
+                name=name,
+                about=about,
+                input=size,
+                figures=levels(pooled[name], truth, overkill, draws),
+                recall=recalls(pooled[name], truth, draws),
+                differences={} if name == BASELINE else differences(judged, outcomes[BASELINE], truth, overkill),
+                seconds=float(np.mean([cell.seconds for cell in used])),
+                images_per_second=float(np.median([cell.images_per_second for cell in used])),
+                chosen=dict(Counter(by).most_common()) if name == CHOSEN else {},
+            )
+        )
+
+    for candidate in candidates:
+        spec = store.settings(candidate).spec
+        by = [candidate.name] * len(splits)
+        add(candidate.name, candidate.about, (spec.height, spec.width), outcomes[candidate.name], by)
+    judged, by = chosen_by_validation(outcomes, truth, overkill)
+    add(CHOSEN, "in each cell the recipe that was best on its inner validation fold", None, judged, by)
+    return Table(protocol, tuple(rows), pooled)

@@ -1,0 +1,137 @@
+"""What recipes share: pixels, the frozen stages' activations and pooled features, each computed once for all cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calibration.cli_support import Report
+from trainer.compare.recipes import Candidate
+from trainer.data.loader import LoadedSplit, load_split
+from trainer.data.manifest import Dataset
+from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict
+from trainer.models.classifier import Classifier, Flips
+from trainer.recipes import Recipe, choose_input_size
+from trainer.run import RunSettings, plan
+
+TIMED_FRAMES = 8
+"""Frames behind a recipe's speed; as many again warm it up."""
+
+
+class Store:
+    """Frames and features of a whole dataset, kept in ``folder`` between calls; its own split plays no part.
+
+    Args:
+        dataset: whose images are read on first use.
+        folder: of the cached features: about 0.1 to 1 MB an image and input size. It may be deleted at any time.
+        progress: called with (what is being done, how many are done, of how many).
+    """
+
+    def __init__(self, dataset: Dataset, folder: Path, progress: Progress) -> None:
+        keep_freed_memory()
+        self.dataset = whole(dataset)
+        self.folder, self.progress = folder, progress
+        self._frames: dict[str, LoadedSplit] = {}
+        self._activations: dict[str, Activations] = {}
+        self._features: dict[str, NDArray[np.float32]] = {}
+        self._speeds: dict[str, float] = {}
+
+    def settings(self, candidate: Candidate) -> RunSettings:
+        """Network and preprocessing of a candidate on this dataset."""
+        height, width, _ = choose_input_size(self.dataset.frame_heights, self.dataset.frame_widths)
+        size = round(height * candidate.scale), round(width * candidate.scale)
+        return plan(self.dataset, candidate.recipe, 0, size)
+
+    def frames(self, candidate: Candidate) -> LoadedSplit:
+        """Every image, in the order of the dataset's items."""
+        spec = self.settings(candidate).spec
+        if spec.sha256 not in self._frames:
+            report = self._bar(f"reading images at {spec.width}x{spec.height}")
+            self._frames[spec.sha256] = load_split(self.dataset, spec, "train", report)
+        return self._frames[spec.sha256]
+
+    def network(self, candidate: Candidate) -> Classifier:
+        """A new network with ImageNet's weights, its lower stages frozen."""
+        model = Classifier(self.settings(candidate).model)
+        model.load_imagenet()
+        model.backbone.freeze_lower(candidate.recipe.frozen_stages)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.eval()
+
+    def activations(self, candidate: Candidate, jitter: float, flips: Flips) -> Activations:
+        """What the frozen stages compute of every image, lit as ``jitter`` says."""
+        recipe = candidate.recipe
+        key = self._key(candidate, recipe.frozen_stages, jitter, flips)
+        if key not in self._activations:
+            file = self.folder / f"stages-{key}.f16"
+            network, frames = self.network(candidate), self.frames(candidate)
+            made = Activations(network, frames.images, recipe.frozen_stages, flips, jitter, keep=file)
+            made.fill(self.progress, f"frozen stages for {candidate.name}")
+            self._activations[key] = made
+        return self._activations[key]
+
+    def features(self, candidate: Candidate, jitter: float, flips: Flips) -> NDArray[np.float32]:
+        """Pooled features of the frozen network, float32 (copies, images, features), read-only."""
+        recipe = candidate.recipe
+        key = self._key(candidate, recipe.frozen_stages, jitter, flips, recipe.pooling)
+        if key not in self._features:
+            file = self.folder / f"features-{key}.npy"
+            if not file.is_file():
+                network, lower = self.network(candidate), self.activations(candidate, jitter, flips)
+                computed = embed_all(network, lower, self.progress, f"features for {candidate.name}")
+                _write(file, computed)
+            self._features[key] = np.load(file, mmap_mode="r")
+        return self._features[key]
+
+    def images_per_second(self, candidate: Candidate) -> float:
+        """Images that one CPU second judges, float32, one at a time in PyTorch: to compare recipes by, no more."""
+        key = self._key(candidate, candidate.recipe.flip_average, candidate.recipe.pooling)
+        if key not in self._speeds:
+            network, frames = self.network(candidate), self.frames(candidate).images
+            some = np.resize(np.arange(len(frames)), TIMED_FRAMES)
+            predict(network, frames[some])
+            start = time.process_time()
+            for row in some:
+                predict(network, frames[row : row + 1])
+            self._speeds[key] = TIMED_FRAMES / max(time.process_time() - start, 1e-9)
+        return self._speeds[key]
+
+    def fingerprint(self, candidate: Candidate) -> str:
+        """Hash of all that decides what is learned from a split. Name and logit adjustment, which is one subtraction
+        afterwards, take no part.
+        """
+        return self._key(candidate, replace(candidate.recipe, name="", tau=0.0).to_json())
+
+    def _key(self, candidate: Candidate, *parts: object) -> str:
+        settings = self.settings(candidate)
+        decides = [self.dataset.sha256, settings.spec.sha256, settings.model.backbone, torch.__version__, *parts]
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:24]
+
+    def _bar(self, what: str) -> Report:
+        return lambda done, total: self.progress(what, done, total)
+
+
+def whole(dataset: Dataset) -> Dataset:
+    """The dataset with every image in one split."""
+    return replace(dataset, items=tuple(replace(item, split="train") for item in dataset.items))
+
+
+def widest(recipe: Recipe) -> Flips:
+    """The mirrored copies that serve learning and judging both."""
+    return recipe.flips if recipe.flip_average in ("none", recipe.flips) else "both"
+
+
+def _write(file: Path, array: NDArray[np.float32]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.save(stream, array)
+    part.replace(file)
