@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.observe import Moments
+from trainer.saturation import PAIR_LIMIT, bounds, largest_pair, partners
 
 Doubles = NDArray[np.float64]
 
@@ -30,7 +31,7 @@ class RoundedConv:
     """A convolution with int8 weights: weight ~ scale * values.
 
     Attributes:
-        values: int8 (O, C / G, kh, kw) in -127..127.
+        values: int8 (O, C / G, kh, kw) in -127..127; neighbours of one sign add up to 128 at most (see `saturation`).
         scale: float32 (O,), > 0.
         bias: float64 (O,), corrected for the mean error of the weights.
     """
@@ -53,21 +54,23 @@ def round_conv(
     outputs = weight.shape[0]
     groups = len(moments.mean)
     flat = weight.astype(np.float64).reshape(groups, outputs // groups, -1)
-    largest = np.abs(flat).max(axis=2) / LEVELS
+    neighbours = partners(weight.shape, groups)
+    largest = np.maximum(np.abs(flat).max(axis=2) / LEVELS, largest_pair(flat, neighbours) / PAIR_LIMIT)
     # a channel of (nearly) dead weights gets a coarser step, or its bias would overflow
     floor = np.abs(bias.astype(np.float64)).reshape(groups, -1) / (input_scale * BIAS_LIMIT)
     scale = np.maximum(np.maximum(largest, floor), 1e-12).astype(np.float32)
-    values = compensated_rounding(flat, scale.astype(np.float64), moments)
+    values = compensated_rounding(flat, scale.astype(np.float64), moments, neighbours)
     error = values * scale[:, :, None] - flat
     shift = np.einsum("gok,gk->go", error, moments.mean).reshape(-1)
     return RoundedConv(values.reshape(weight.shape).astype(np.int8), scale.reshape(-1), bias.astype(np.float64) - shift)
 
 
-def compensated_rounding(weight: Doubles, scale: Doubles, moments: Moments) -> Doubles:
+def compensated_rounding(weight: Doubles, scale: Doubles, moments: Moments, neighbours: NDArray[np.int64]) -> Doubles:
     """Whole numbers q in -127..127 that keep (scale q - weight) x small for inputs x of the given covariance.
 
     Args:
         weight: (G, R, K), G independent problems of R rows. scale: (G, R).
+        neighbours: int64 (orders, K), weights that must not grow large together: see `trainer.saturation.partners`.
 
     Returns:
         float64 (G, R, K) of whole numbers.
@@ -85,11 +88,11 @@ def compensated_rounding(weight: Doubles, scale: Doubles, moments: Moments) -> D
     upper = np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
     places = np.broadcast_to(order[:, None, :], weight.shape)
     left = np.take_along_axis(weight, places, axis=2)
-    rounded = np.empty_like(left)
+    rounded = np.zeros_like(left)
     for k in range(size):
-        rounded[:, :, k] = np.clip(np.round(left[:, :, k] / scale), -LEVELS, LEVELS)
-        error = (left[:, :, k] - rounded[:, :, k] * scale) / upper[:, k, k, None]
+        low, high = bounds(rounded, order[:, k], neighbours, LEVELS)
+        whole = np.clip(np.round(left[:, :, k] / scale), low, high)
+        error = (left[:, :, k] - whole * scale) / upper[:, k, k, None]
         left[:, :, k + 1 :] -= error[:, :, None] * upper[:, None, k, k + 1 :]
-    result = np.empty_like(rounded)
-    np.put_along_axis(result, places, rounded, axis=2)
-    return result
+        np.put_along_axis(rounded, places[:, :, k, None], whole[:, :, None], axis=2)
+    return rounded

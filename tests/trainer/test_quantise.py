@@ -211,7 +211,7 @@ def test_compensated_rounding_beats_rounding_to_nearest(seed: int, groups: int, 
     weight = r.normal(size=(groups, rows, size))
     scale = np.abs(weight).max(axis=2) / 20
     moments = Moments(np.zeros((groups, size)), covariance, 100_000)
-    found = compensated_rounding(weight, scale, moments)
+    found = compensated_rounding(weight, scale, moments, np.empty((0, size), np.int64))
     nearest = np.round(weight / scale[:, :, None])
 
     def error(values: NDArray[np.float64]) -> float:
