@@ -5,19 +5,44 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import zmq
 
+from appliance.evidence import CLASSES
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, Source, open_source
-from appliance.wire import CREDIT, END, HELLO, STOP, FrameNote, MissNote, pack_json, unpack_credit
+from appliance.wire import (
+    CREDIT,
+    END,
+    EVIDENCE,
+    HELLO,
+    KEEP,
+    STOP,
+    FrameNote,
+    MissNote,
+    pack_json,
+    unpack_credit,
+    unpack_keep,
+)
 from appliance.words import Reason
 from calibration.preprocess import Frame, GeometryError, PreprocessSpec
 
+if TYPE_CHECKING:
+    from appliance.evidence_writer import EvidenceWriter
+
 GATHER_NS = 10_000_000
 """Notes of frames wait at most so long for others, and never while the camera itself waits."""
+
+TELL_NS = 500_000_000
+"""Between two messages about evidence."""
+
+FINISH_NS = 2_000_000_000
+"""After its last frame a camera waits so long for the verdicts, where evidence is kept."""
+
+WRITE_OUT_S = 0.5
+"""How long the last evidence may take to be written."""
 
 GRAIN = 32
 """Every GRAIN-th pixel is looked at first when a frame is checked for being black."""
@@ -29,16 +54,27 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
     spec = PreprocessSpec.from_json(settings["preprocess"])
     ring = Ring(settings["ring"], settings["slots"], spec.shape)
     source = open_source(settings["source"], spec.channels, settings["start"])
-    CameraLoop(channel, ring, spec, source, settings["start"]).run()
+    evidence = None
+    if settings.get("evidence"):
+        from appliance.evidence_writer import EvidenceWriter
+
+        evidence = EvidenceWriter(settings["evidence"])
+    CameraLoop(channel, ring, spec, source, settings["start"], evidence).run()
 
 
 class CameraLoop:
     """Triggers in order, each ending in exactly one FRAME or MISSED message."""
 
     def __init__(
-        self, channel: zmq.Socket[bytes], ring: Ring, spec: PreprocessSpec, source: Source, start: int
+        self,
+        channel: zmq.Socket[bytes],
+        ring: Ring,
+        spec: PreprocessSpec,
+        source: Source,
+        start: int,
+        evidence: EvidenceWriter | None = None,
     ) -> None:
-        """`start` is the number of the first trigger."""
+        """`start` is the number of the first trigger. Where evidence is kept, frames are held until their verdicts."""
         self._channel, self._ring, self._spec, self._source = channel, ring, spec, source
         self._free: deque[int] = deque()
         self._trigger = start
@@ -46,6 +82,10 @@ class CameraLoop:
         self._notes: list[bytes] = []
         self._since_ns = 0
         self._stopped = False
+        self._evidence = evidence
+        self._held: dict[int, tuple[Frame, int, int, int]] = {}
+        self._told: list[Any] = [0, 0, ""]
+        self._tell_ns = 0
 
     def run(self) -> None:
         """Say hello, wait for the first credit (the supervisor's go), shoot until the end, say so."""
@@ -62,6 +102,18 @@ class CameraLoop:
             self._trigger += 1
             shots += 1
         self._note(END)
+        self._deliver()
+        if self._evidence is not None:
+            self._finish(self._evidence)
+
+    def _finish(self, evidence: EvidenceWriter) -> None:
+        """The verdicts of the last frames are still to come: wait for them, or for another stop."""
+        self._stopped = False
+        until = time.monotonic_ns() + FINISH_NS
+        while self._held and not self._stopped and (left := until - time.monotonic_ns()) > 0:
+            self._listen(-(-left // 1_000_000))
+        evidence.close(WRITE_OUT_S)
+        self._tell_ns = 0
         self._deliver()
 
     def _next_trigger(self, first: int, shots: int) -> int | None:
@@ -88,7 +140,12 @@ class CameraLoop:
         while int(self._channel.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             message = self._channel.recv()
             if message[:1] == CREDIT:
-                self._free.extend(unpack_credit(message))
+                slots = unpack_credit(message)
+                self._free.extend(slots)
+                for slot in slots:
+                    self._held.pop(slot, None)
+            elif message[:1] == KEEP:
+                self._keep(message)
             elif message[:1] == STOP:
                 self._stopped = True
 
@@ -96,12 +153,14 @@ class CameraLoop:
         try:
             if not self._free:
                 raise ShotError(Reason.OVERFLOW, "no free slot: parts come faster than they are judged")
-            crc = self._expose(shot, self._free[0])
+            frame, crc = self._expose(shot, self._free[0])
         except ShotError as error:
             note = MissNote(self._trigger, triggered, error.reason, shot.name, str(error), shot.serial, shot.lot)
             self._note(note.pack())
             return
         slot = self._free.popleft()
+        if self._evidence is not None:
+            self._held[slot] = (frame, self._trigger, triggered, crc)
         now = time.monotonic_ns()
         self._note(FrameNote(self._trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot).pack())
 
@@ -115,12 +174,23 @@ class CameraLoop:
             self._deliver()
 
     def _deliver(self) -> None:
+        self._tell_evidence()
         if self._notes:
             self._channel.send_multipart(self._notes)
             self._notes = []
 
-    def _expose(self, shot: Shot, slot: int) -> int:
-        """Read and preprocess into a slot; the tensor's checksum. Raises ShotError."""
+    def _tell_evidence(self) -> None:
+        """How much evidence was stored and dropped, now and then and where it has changed."""
+        now = time.monotonic_ns()
+        if self._evidence is None or now < self._tell_ns:
+            return
+        told = [self._evidence.written, self._evidence.dropped, self._evidence.trouble]
+        if told != self._told:
+            self._told, self._tell_ns = told, now + TELL_NS
+            self._notes.append(pack_json(EVIDENCE, told))
+
+    def _expose(self, shot: Shot, slot: int) -> tuple[Frame, int]:
+        """Read and preprocess into a slot; the frame and the tensor's checksum. Raises ShotError."""
         frame = shot.read()
         tensor = self._ring.slot(slot)
         try:
@@ -133,7 +203,14 @@ class CameraLoop:
         if self._source.live and crc == self._last_crc:
             raise ShotError(Reason.STALE, "the same picture as the trigger before: the camera is frozen")
         self._last_crc = crc
-        return crc
+        return frame, crc
+
+    def _keep(self, message: bytes) -> None:
+        """Hand frames on to be stored as evidence."""
+        for slot, seq, kind in unpack_keep(message):
+            held = self._held.get(slot)
+            if self._evidence is not None and held is not None:
+                self._evidence.offer(CLASSES[kind], seq, *held)
 
 
 def is_dead(frame: Frame) -> bool:

@@ -6,8 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from appliance.channels import WorkerChannel
+from appliance.messages import Evidence
 from appliance.ring import Ring
-from appliance.wire import END, FRAME, HELLO, MISSED, STOP, FrameNote, MissNote, WireError, pack_credit, unpack_json
+from appliance.wire import (
+    END,
+    EVIDENCE,
+    FRAME,
+    HELLO,
+    MISSED,
+    STOP,
+    FrameNote,
+    MissNote,
+    WireError,
+    pack_credit,
+    pack_keep,
+    unpack_json,
+)
 from appliance.workers import RestartLimit, Worker
 
 BACK_OFF_NS = (200_000_000, 1_000_000_000, 3_000_000_000)
@@ -23,6 +37,7 @@ class CameraLink:
         triggers: seen so far; a restarted process goes on from there.
         ended: its source has no more frames.
         trouble: what is wrong with it; empty when nothing is.
+        evidence: frames stored and dropped in this run.
         looping: restarted too often.
     """
 
@@ -34,6 +49,8 @@ class CameraLink:
         self._index, self._settings, self._ring, self._channel = index, settings, ring, channel
         self._free = set(slots)
         self._credited: set[int] = set()
+        self._keep: list[tuple[int, int, int]] = []
+        self._evidence_before = Evidence()
         self._limit = RestartLimit()
         self._generation = 0
         self._worker: Worker | None = None
@@ -44,6 +61,7 @@ class CameraLink:
         self.ended = False
         self.looping = False
         self.trouble = ""
+        self.evidence = Evidence()
 
     @property
     def worker(self) -> Worker | None:
@@ -87,13 +105,19 @@ class CameraLink:
         else:
             self._channel.send(self._worker.identity, STOP)
 
-    def release(self, slot: int) -> None:
-        """The engine is done with one of its slots."""
+    def release(self, slot: int, seq: int = 0, kind: int | None = None) -> None:
+        """The engine is done with one of its slots; its frame shall be kept as evidence of row `seq`, in the class with
+        index `kind`, where that is given."""
         self._free.add(slot)
+        if kind is not None:
+            self._keep.append((slot, seq, kind))
 
     def flush(self) -> None:
         """Hand it all its free slots."""
         if self._free and self._ready and self._open and self._worker is not None:
+            if self._keep:  # before the slots: with them the camera forgets the frames
+                self._channel.send(self._worker.identity, pack_keep(self._keep))
+                self._keep = []
             self._channel.send(self._worker.identity, pack_credit(sorted(self._free)))
             self._credited |= self._free
             self._free = set()
@@ -120,6 +144,8 @@ class CameraLink:
             self._ready = True
             self.trouble = ""
             self.flush()
+        elif kind == EVIDENCE:
+            self.evidence = _more(self._evidence_before, unpack_json(data))
         elif kind == END and len(data) == 1:
             self.ended = True
         elif kind == END:
@@ -165,6 +191,7 @@ class CameraLink:
         code = self._worker.exit_code()
         self._channel.unwatch(self._worker)
         self._worker, self._gone_ns, self._ready = None, None, False
+        self._keep, self._evidence_before = [], self.evidence  # its frames went with it
         self._free |= self._credited
         self._credited = set()
         if self.ended:
@@ -178,3 +205,12 @@ class CameraLink:
         else:
             self._restart_ns = now_ns + BACK_OFF_NS[min(self._generation, len(BACK_OFF_NS)) - 1]
         return f"camera {self.name}: {self.trouble}"
+
+
+def _more(before: Evidence, told: Any) -> Evidence:
+    """With the counts that a camera process sends, [written, dropped, trouble]. Raises WireError."""
+    try:
+        written, dropped, trouble = told
+        return Evidence(written=before.written + written, dropped=before.dropped + dropped, trouble=str(trouble)[:200])
+    except (TypeError, ValueError) as error:
+        raise WireError(f"evidence message: {error}") from None

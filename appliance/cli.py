@@ -9,6 +9,7 @@ import click
 
 from appliance.cli_audit import audit
 from appliance.cli_options import config_option
+from appliance.cli_replay import replay
 from appliance.config import load_station
 from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, one_line, progress
 
@@ -90,6 +91,7 @@ def status(config: Path, as_json: bool) -> None:
             "latency, ms": f"p50 {now.latency.p50:.1f}, p99 {now.latency.p99:.1f}, worst {now.latency.worst:.1f}",
             "drift": f"{now.drift.kl:.4f} nats, limit {now.drift.limit:.4f}",
             "cameras": ", ".join(f"{name} {how}" for name, how in now.cameras.items()),
+            "evidence": f"{now.evidence.written} stored, {now.evidence.dropped} dropped {now.evidence.trouble}".strip(),
             "open alerts": len(now.alerts),
         },
     )
@@ -164,6 +166,7 @@ def tui(config: Path, operator: str, as_json: bool) -> None:
 
 
 main.add_command(audit)
+main.add_command(replay)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -106,6 +106,27 @@ class TimingSection(Section):
     )
 
 
+class EvidenceSection(Section):
+    """Which frames are kept as evidence, and how much disk they may take; shared out evenly among the cameras.
+
+    A class with 0 MiB is off. Verdicts never wait for evidence: what cannot be stored in time is dropped and counted.
+    """
+
+    defect_mib: int = Field(default=0, ge=0, le=100_000_000, description="parts rejected as DEFECT")
+    unsure_mib: int = Field(default=0, ge=0, le=100_000_000, description="UNSURE parts; kept until a person has judged")
+    passed_mib: int = Field(default=0, ge=0, le=100_000_000, description="a random share of the parts that passed")
+    other_mib: int = Field(default=0, ge=0, le=100_000_000, description="parts with a frame, rejected unjudged or late")
+    passed_share: float = Field(default=0.01, ge=0, le=1, description="share of passed parts that is kept")
+    per_second: float = Field(default=5.0, gt=0, le=1000, description="frames stored per second and camera, at most")
+
+
+class DiskSection(Section):
+    """What to do when the disk of station.data runs full."""
+
+    warn_mib: int = Field(default=512, ge=0, description="less than this free: DEGRADED, and no evidence is stored")
+    hold_mib: int = Field(default=64, ge=0, description="less than this free: HOLD; rejects still get their rows")
+
+
 class DriftSection(Section):
     """Drift of the predictions against the bundle's own baseline."""
 
@@ -124,6 +145,8 @@ class Station(Section):
     engine: EngineSection = EngineSection()
     timing: TimingSection = TimingSection()
     drift: DriftSection = DriftSection()
+    evidence: EvidenceSection = EvidenceSection()
+    disk: DiskSection = DiskSection()
 
 
 def load_station(path: Path) -> Station:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from appliance.camera_link import CameraLink
 from appliance.channels import WorkerChannel
 from appliance.config import Station
 from appliance.engine_link import EngineLink, Model
+from appliance.evidence import EvidenceClass
+from appliance.paths import StationPaths
 from appliance.ring import Ring
 from appliance.sizing import window
 
@@ -34,9 +37,33 @@ def make_crew(station: Station, model: Model, channel: WorkerChannel) -> Crew:
     shared = {"slots": ring.slots, "shape": list(spec.shape), "preprocess": spec.to_json()}
     cameras, first = [], 0
     for index, ((name, camera), count) in enumerate(zip(station.camera.items(), windows, strict=True)):
-        settings = {**shared, "source": camera.model_dump(mode="json")}
+        evidence = evidence_settings(station, name, model.bundle.sha256)
+        settings = {**shared, "source": camera.model_dump(mode="json"), "evidence": evidence}
         cameras.append(CameraLink(name, index, settings, range(first, first + count), ring, channel))
         first += count
     settings = {**shared, "engine": station.engine.model_dump(mode="json"), "batch": size}
     engine = EngineLink(model, goldens, settings, size, station.engine.timeout_s, ring, first, channel)
     return Crew(ring, tuple(cameras), engine)
+
+
+def evidence_quotas(station: Station) -> dict[EvidenceClass, int]:
+    """Bytes of each class for one camera."""
+    section, cameras = station.evidence, len(station.camera)
+    return {kind: getattr(section, f"{kind.value}_mib") * 2**20 // cameras for kind in EvidenceClass}
+
+
+def evidence_settings(station: Station, camera: str, bundle: str) -> dict[str, Any] | None:
+    """What a camera process needs to store evidence; None where none is wanted."""
+    quotas = evidence_quotas(station)
+    if not any(quotas.values()):
+        return None
+    paths = StationPaths.of(station.station.data)
+    return {
+        "root": str(paths.evidence),
+        "database": str(paths.database),
+        "camera": camera,
+        "bundle": bundle,
+        "quotas": {kind.value: size for kind, size in quotas.items()},
+        "per_second": station.evidence.per_second,
+        "free_bytes": station.disk.warn_mib * 2**20,
+    }

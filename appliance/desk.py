@@ -12,7 +12,7 @@ from appliance.engine_link import EngineLink, Model
 from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.line import Line
-from appliance.messages import Counts, Latency, Reply, Request, State, Status
+from appliance.messages import Counts, Evidence, Latency, Reply, Request, State, Status
 from appliance.outputs import TallyOutput
 from appliance.store import Store, StoreError
 from calibration.errors import InputError
@@ -94,8 +94,17 @@ class Desk:
             histogram=tuple(self.line.histogram),
             drift=self.line.drift.last,
             cameras={camera.name: camera.describe() for camera in self.cameras},
+            evidence=self._evidence(),
             alerts=self.store.open_alerts(),
             rejects=self.ledger.rejects(),
+        )
+
+    def _evidence(self) -> Evidence:
+        """Of all cameras."""
+        each = [camera.evidence for camera in self.cameras]
+        trouble = next((one.trouble for one in each if one.trouble), "")
+        return Evidence(
+            written=sum(one.written for one in each), dropped=sum(one.dropped for one in each), trouble=trouble
         )
 
     def summary(self, seconds: float, ended_by: str) -> Summary:

@@ -75,6 +75,12 @@ def verdicts(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]]:
     return [dict(zip(shown, row, strict=True)) for row in reversed(rows)]
 
 
+def verdicts_of(connection: sqlite3.Connection, serial: str) -> list[dict[str, Any]]:
+    """All rows of a part, oldest first, with their raw logits."""
+    query = f"SELECT {', '.join(VERDICT_COLUMNS)} FROM verdict WHERE serial = ? ORDER BY seq"  # noqa: S608  as above
+    return [dict(zip(VERDICT_COLUMNS, row, strict=True)) for row in connection.execute(query, (serial,))]
+
+
 def open_alerts(connection: sqlite3.Connection, limit: int = 100) -> tuple[AlertRow, ...]:
     """Alerts that nobody has acknowledged, newest first."""
     fields = ("id", "utc", "kind", "message", "acknowledged_by")

@@ -56,8 +56,8 @@ class Ledger:
         engine_ns: tuple[int, int],
         now_ns: int,
         place: tuple[int, int] | None = None,
-    ) -> None:
-        """Queue the row of a part that had a frame.
+    ) -> int:
+        """Queue the row of a part that had a frame; returns its number.
 
         `engine_ns`: start and end of its batch, 0 where there was none. `place`: size of that batch, and where in it.
         """
@@ -69,6 +69,7 @@ class Ledger:
                 row.seq, part.camera, part.trigger, part.crc, self._bundle, part.deadline_ns
             )
         self._queue(row, judgement.bin, now_ns)
+        return row.seq
 
     def missed(self, camera: str, note: MissNote, judgement: Judgement, now_ns: int) -> None:
         """Queue the row of a trigger without a usable frame."""

@@ -26,10 +26,11 @@ class Line:
         rule: DecisionRule,
         ledger: Ledger,
         drift: DriftMonitor,
-        release: Callable[[Part], None],
+        release: Callable[[Part, int, Reason], None],
         drifted: Callable[[Drift], None],
     ) -> None:
-        """`release` is called for each part whose slot may be used again, `drifted` for each comparison."""
+        """`release` is called for each part whose slot may be used again, with the number and reason of its row;
+        `drifted` for each comparison."""
         self._rule, self._ledger, self.drift = rule, ledger, drift
         self._release, self._drifted = release, drifted
         self.histogram = [0] * drift.bins
@@ -39,8 +40,8 @@ class Line:
         judgements = judge(self._rule, scores, [part.deadline_ns for part in parts], now_ns)
         times = (scores.started_ns, scores.ended_ns)
         for position, (part, judgement) in enumerate(zip(parts, judgements, strict=True)):
-            self._ledger.judged(part, judgement, times, now_ns, (len(parts), position))
-            self._release(part)
+            seq = self._ledger.judged(part, judgement, times, now_ns, (len(parts), position))
+            self._release(part, seq, judgement.reason)
             if judgement.bin is None:
                 continue
             self.histogram[judgement.bin] += 1
@@ -52,8 +53,8 @@ class Line:
         """Parts that have a frame but get no judgement."""
         verdict = not_inspected(reason, detail)
         for part in parts:
-            self._ledger.judged(part, verdict, (0, 0), now_ns)
-            self._release(part)
+            seq = self._ledger.judged(part, verdict, (0, 0), now_ns)
+            self._release(part, seq, reason)
 
     def missed(self, camera: str, note: MissNote, now_ns: int) -> None:
         """A trigger without a usable frame."""

@@ -17,6 +17,7 @@ __all__ = [
     "AlertRow",
     "Counts",
     "Drift",
+    "Evidence",
     "Latency",
     "Reason",
     "RejectRow",
@@ -65,6 +66,15 @@ class Drift(Strict):
     drifting: bool = False
 
 
+class Evidence(Strict):
+    """Frames kept as evidence since the daemon started. dropped: wanted, but not stored in time or for want of room;
+    trouble: why the last one was dropped, empty when it was stored."""
+
+    written: int = 0
+    dropped: int = 0
+    trouble: str = ""
+
+
 class RejectRow(Strict):
     """One rejected part, for the screen."""
 
@@ -111,6 +121,7 @@ class Status(Strict):
     histogram: tuple[int, ...] = ()
     drift: Drift = Drift()
     cameras: dict[str, str] = Field(default_factory=dict)
+    evidence: Evidence = Evidence()
     alerts: tuple[AlertRow, ...] = ()
     rejects: tuple[RejectRow, ...] = ()
 

@@ -44,6 +44,11 @@ class StationPaths:
         return self.data / "station.db"
 
     @property
+    def evidence(self) -> Path:
+        """Directory of the frames kept as evidence."""
+        return self.data / "evidence"
+
+    @property
     def lock(self) -> Path:
         """Held by flock as long as a daemon owns the station; contains its pid."""
         return self.data / "station.lock"

@@ -16,9 +16,10 @@ from appliance.batcher import Batcher, Part
 from appliance.camera_link import CameraLink
 from appliance.channels import ControlChannel, StopSignal, WorkerChannel
 from appliance.config import Station
-from appliance.crew import make_crew
+from appliance.crew import evidence_quotas, make_crew
 from appliance.desk import Desk, Summary
 from appliance.engine_link import EngineLink, EnginePhase, Model
+from appliance.evidence import CLASSES, EvidenceChoice
 from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.line import Line
@@ -63,6 +64,7 @@ class Supervisor:
         self._ledger = Ledger(store, station.station.lot, model.bundle.sha256, self._output)
         drift = DriftMonitor(baseline, station.drift.window, station.drift.false_alarm)
         self._line = Line(model.rule, self._ledger, drift, self._release, self._health.drifted)
+        self._evidence = EvidenceChoice(evidence_quotas(station), station.evidence.passed_share)
         self._batcher = Batcher(station.batch.size, int(station.batch.wait_ms * 1e6))
         self._deadline_ns = int(station.timing.deadline_ms * 1e6)
         paths = StationPaths.of(station.station.data)
@@ -145,6 +147,7 @@ class Supervisor:
         notify("STOPPING=1")
         self._engine.stop()
         for camera in self._cameras:
+            camera.flush()
             camera.stop()
         until = time.monotonic() + END_S
         for camera in self._cameras:
@@ -229,8 +232,9 @@ class Supervisor:
         for camera in self._cameras:
             camera.flush()
 
-    def _release(self, part: Part) -> None:
-        self._by_name[part.camera].release(part.slot)
+    def _release(self, part: Part, seq: int, reason: Reason) -> None:
+        kind = self._evidence.wanted(reason)
+        self._by_name[part.camera].release(part.slot, seq, None if kind is None else CLASSES.index(kind))
 
     def _commit(self, now_ns: int) -> None:
         """Group commit; while the database takes no rows, nothing passes."""

@@ -27,8 +27,11 @@ LOAD = b"L"
 READY = b"R"
 BATCH = b"B"
 SCORES = b"S"
+KEEP = b"K"
+EVIDENCE = b"V"
 
 _FRAME = struct.Struct("<cQIIqqHH")
+_KEEP = struct.Struct("<IQB")
 _BATCH = struct.Struct("<cQ")
 _SCORES = struct.Struct("<cQqqI")
 
@@ -110,6 +113,18 @@ def pack_credit(slots: Sequence[int]) -> bytes:
 def unpack_credit(data: bytes) -> tuple[int, ...]:
     """Inverse of pack_credit. Raises WireError."""
     return _integers(data[1:])
+
+
+def pack_keep(wanted: Sequence[tuple[int, int, int]]) -> bytes:
+    """Message of kind KEEP: store the frames of these (slot, row number, index of the class) as evidence."""
+    return KEEP + b"".join(_KEEP.pack(*item) for item in wanted)
+
+
+def unpack_keep(data: bytes) -> list[tuple[int, int, int]]:
+    """Inverse of pack_keep. Raises WireError."""
+    if (len(data) - 1) % _KEEP.size:
+        raise WireError(f"keep message of {len(data)} bytes")
+    return list(_KEEP.iter_unpack(data[1:]))
 
 
 def pack_batch(number: int, slots: Sequence[int], crcs: Sequence[int]) -> bytes:

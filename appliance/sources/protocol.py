@@ -22,6 +22,7 @@ class ShotError(RuntimeError):
 class Shot:
     """One trigger. `read` delivers its frame, or raises ShotError; not calling it drops the frame.
 
+    The frame stays as it is as long as anybody holds it: a source that has to give its buffer back copies it.
     serial and lot: of the part, as the trigger or a reader told them; empty where they did not.
     """
 

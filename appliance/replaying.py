@@ -1,0 +1,114 @@
+"""Judging a stored part again: same frame, same bundle, same place in a batch; every bit has to be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appliance.config import Station
+from appliance.daemon import VARIANT
+from appliance.engines.protocol import EngineError, load_engine
+from appliance.evidence import EvidenceError, EvidenceRecord, decode_evidence, find_evidence
+from appliance.paths import StationPaths
+from appliance.ring import checksum
+from calibration.errors import InputError
+from calibration.preprocess import Frame, GeometryError
+from deploy.bundle import Bundle, BundleError, open_bundle
+from deploy.record import read_state, slot_path
+from deploy.slots import SLOT_NAMES
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One row judged again.
+
+    Attributes:
+        stored: the row's values.
+        again: what came out now, by the same names; empty where the part could not be judged again.
+        why: why it could not; else empty.
+    """
+
+    stored: dict[str, Any]
+    again: dict[str, Any]
+    why: str = ""
+
+    @property
+    def differences(self) -> list[str]:
+        """Names of values that are not the same, bit for bit."""
+        return [name for name, value in self.again.items() if value != self.stored[name]]
+
+    @property
+    def equal(self) -> bool:
+        """Judged again, with the very same result."""
+        return bool(self.again) and not self.differences
+
+
+class _NotStored(Exception):  # noqa: N818  no error: an answer
+    """The part cannot be judged again."""
+
+
+def replay(station: Station, row: dict[str, Any]) -> Replay:
+    """Judge one row of table verdict again, from its evidence."""
+    try:
+        frame = _frame(StationPaths.of(station.station.data).evidence, row)
+        return Replay(row, _judged(station, _bundle(station.station.bundle, row["bundle"]), frame, row))
+    except _NotStored as reason:
+        return Replay(row, {}, str(reason))
+
+
+def _frame(root: Path, row: dict[str, Any]) -> Frame:
+    if row["logits"] is None:
+        raise _NotStored(f"the part was not judged: {row['reason']} {row['detail']}".rstrip())
+    path = find_evidence(root, row["camera"], row["seq"])
+    if path is None:
+        raise _NotStored("no frame was kept of it, or it was freed; see [evidence] in station.toml")
+    try:
+        record, frame = decode_evidence(path.read_bytes())
+    except (OSError, EvidenceError) as error:
+        raise _NotStored(f"{path}: {error}") from None
+    if record != EvidenceRecord(**{name: row[name] for name in record.__dataclass_fields__}):
+        raise _NotStored(f"{path}: belongs to another part, of a run whose last rows a power cut took")
+    return frame
+
+
+def _bundle(path: Path, sha256: str) -> Bundle:
+    """The bundle with this hash, from the station's file or the slots of its device root."""
+    for candidate in _candidates(path):
+        try:
+            bundle = open_bundle(candidate)
+        except BundleError:
+            continue
+        if bundle.sha256 == sha256:
+            return bundle
+    raise _NotStored(f"bundle {sha256[:12]} is not on this device any more; set station.bundle to a copy of it")
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    slots = read_state(path)
+    yield from (slot_path(path, name) for name in SLOT_NAMES if slots[name].sha256)
+
+
+def _judged(station: Station, bundle: Bundle, frame: Frame, row: dict[str, Any]) -> dict[str, Any]:
+    """The values that a judgement gives, for the part at its place in a batch of the same size."""
+    try:
+        tensor = bundle.manifest.preprocess.apply(frame)
+        engine = load_engine(station.engine.model_dump(mode="json"), bundle.model(VARIANT))
+        logits = engine.infer(np.repeat(tensor[None], row["batch"] or 1, axis=0))
+    except (GeometryError, EngineError) as error:
+        raise InputError(f"serial {row['serial']}: {error}") from None
+    rule, position = bundle.variant(VARIANT).rule, row["position"] or 0
+    probability = float(rule.defect_probability(logits)[position])
+    return {
+        "crc": checksum(tensor),
+        "logits": np.ascontiguousarray(logits[position], "<f4").tobytes(),
+        "defect_probability": probability,
+        "top_class": rule.classes[int(logits[position].argmax())],
+        "decision": rule.decide_probability(probability).value,
+    }
