@@ -1,4 +1,4 @@
-"""Diagrams as inline SVG: reliability, confidence histogram, confusion matrix, escape against overkill.
+"""Diagrams as inline SVG: reliability, confidence histogram, confusion matrix, escape against overkill, cost.
 
 matplotlib is imported when a diagram is drawn, so that judging parts never needs it. Equal data give equal text.
 """
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from calibration.errors import InputError
 from calibration.metrics import Interval, ReliabilityBins
-from calibration.risk import Curve
+from calibration.risk import CostCurve, Curve
 
 INK, MUTED, GOOD, BAD, WARN = "#1d2430", "#8a94a3", "#2b6cb0", "#c53030", "#b7791f"
 
@@ -110,6 +110,21 @@ def escape_overkill_chart(curve: Curve, chosen: tuple[Interval, Interval] | None
         axes.set(xlabel="overkill (% of good parts)", ylabel="escape (% of defects)", xlim=(0, 100), ylim=(-1, 101))
         axes.grid(color="#e6eaf0", linewidth=0.6)
         return _svg(figure, "escape against overkill")
+
+
+def cost_chart(curve: CostCurve) -> str:
+    """Expected cost per part against the threshold, with its least; the line where nothing passes to compare with."""
+    at = curve.cheapest
+    threshold = np.concatenate([[0.0], curve.threshold[1:], [1.0]])  # pass nothing is drawn at 0
+    cost = np.concatenate([curve.cost, curve.cost[-1:]])
+    with _drawing(6.0, 3.2) as (figure, axes):
+        axes.step(threshold, cost, where="post", color=GOOD, linewidth=1.4, label="expected cost")
+        axes.axhline(curve.cost[0], color=MUTED, linewidth=1, linestyle="--", label="when every part is rejected")
+        axes.plot(threshold[at], cost[at], color=BAD, marker="x", linestyle="none", label=f"least: {cost[at]:.4g}")
+        axes.set(xlabel="passed up to a defect probability of", ylabel="cost per part", xlim=(-0.01, 1))
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, fontsize=8)
+        return _svg(figure, "expected cost per part")
 
 
 @contextmanager

@@ -17,6 +17,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+SUM_TOLERANCE = 1e-3
+"""How far the sum of a row of probabilities may lie from one: float16 and rounded text are let through."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its confidence limits: `low` <= `value` <= `high` as a rule, in the unit of the value."""
@@ -41,11 +45,16 @@ def softmax(logits: ArrayLike) -> Floats:
 def checked_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     """Both arrays with their contract checked. Raises ValueError that names what is wrong."""
     p, y = checked(probabilities, labels)
-    if (p < 0).any() or (p > 1 + 1e-6).any():
-        raise ValueError("probabilities lie outside 0..1")
-    off = np.abs(p.sum(axis=1) - 1) > 1e-3
+    outside = (p < 0) | (p > 1 + 1e-6)
+    if outside.any():
+        row, column = (int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(f"probabilities lie outside 0..1 (first: row {row}, class {column}: {p[row, column]:.6g})")
+    sums = p.sum(axis=1)
+    off = np.abs(sums - 1) > SUM_TOLERANCE
     if off.any():
-        raise ValueError(f"{int(off.sum())} rows of probabilities do not sum to one (first: row {int(off.argmax())})")
+        row = int(off.argmax())
+        first = f"first: row {row}, which sums to {sums[row]:.6g}"
+        raise ValueError(f"{int(off.sum())} rows of probabilities do not sum to one ({first})")
     return p, y
 
 
@@ -57,14 +66,24 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean negative log-likelihood in nats; probabilities below 1e-12 count as 1e-12."""
+    return float(row_nll(probabilities, labels).mean())
+
+
+def row_nll(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
+    """Each row's part of `nll`: float64 (n,)."""
     p, y = checked_probabilities(probabilities, labels)
-    return float(-np.log(np.maximum(p[np.arange(len(y)), y], 1e-12)).mean())
+    return np.asarray(-np.log(np.maximum(p[np.arange(len(y)), y], 1e-12)))
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Brier score (Brier 1950), summed over classes, mean over rows: 0 (perfect) to 2."""
+    return float(row_brier(probabilities, labels).mean())
+
+
+def row_brier(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
+    """Each row's part of `brier`: float64 (n,)."""
     p, y = checked_probabilities(probabilities, labels)
-    return float(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1).mean())
+    return np.asarray(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -90,12 +109,17 @@ class ReliabilityBins:
 def reliability_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> ReliabilityBins:
     """Equal-width bins (low, high] of the top-class confidence; a confidence of exactly 0 lies in the first."""
     p, y = checked_probabilities(probabilities, labels)
+    return equal_width_bins(p.max(axis=1), (p.argmax(axis=1) == y).astype(np.float64), bins)
+
+
+def equal_width_bins(confidence: Floats, correct: Floats, bins: int) -> ReliabilityBins:
+    """Bins (low, high] over [0, 1] of any stated probability (n,) against its outcome, 0.0 or 1.0 (n,).
+
+    Raises:
+        ValueError: fewer than one bin.
+    """
     if bins < 1:
         raise ValueError(f"bins is {bins}; it must be at least 1")
-    return _bins(p.max(axis=1), (p.argmax(axis=1) == y).astype(np.float64), bins)
-
-
-def _bins(confidence: Floats, correct: Floats, bins: int) -> ReliabilityBins:
     edges = np.linspace(0.0, 1.0, bins + 1)
     index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
@@ -121,7 +145,8 @@ def ece_of_a_calibrated_model(probabilities: ArrayLike, bins: int = 15, draws: i
     """
     top = np.asarray(probabilities, dtype=np.float64).max(axis=1)
     rng = np.random.default_rng(seed)
-    values = np.array([_bins(top, (rng.random(len(top)) < top).astype(float), bins).ece for _ in range(draws)])
+    outcomes = ((rng.random(len(top)) < top).astype(np.float64) for _ in range(draws))
+    values = np.array([equal_width_bins(top, outcome, bins).ece for outcome in outcomes])
     return _quantiles(float(values.mean()), values)
 
 
@@ -131,7 +156,7 @@ def ece_interval(
     """ECE with its percentile bootstrap interval over rows."""
     p, y = checked_probabilities(probabilities, labels)
     top, correct = p.max(axis=1), (p.argmax(axis=1) == y).astype(np.float64)
-    return bootstrap(lambda rows: _bins(top[rows], correct[rows], bins).ece, len(y), draws=draws, seed=seed)
+    return bootstrap(lambda rows: equal_width_bins(top[rows], correct[rows], bins).ece, len(y), draws=draws, seed=seed)
 
 
 def bootstrap(

@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.calibration_error import debiased, equal_mass_bins, top_class
+from calibration.crossfit import cross_fitted, cross_fitted_vector, group_index
 from calibration.metrics import (
     Interval,
-    accuracy,
     auroc,
     bootstrap,
-    brier,
-    ece,
     ece_of_a_calibrated_model,
-    nll,
+    equal_width_bins,
+    row_brier,
+    row_nll,
     softmax,
 )
-from calibration.risk import escape_at_overkill, escape_overkill_curve
+from calibration.risk import Costs, cost_curve, escape_at_overkill, escape_overkill_curve
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
 
-FOLDS = 5
 OVERKILLS = (0.01, 0.02, 0.05, 0.10, 0.20, 0.30)
 
 Floats = NDArray[np.float64]
@@ -35,14 +35,19 @@ Ints = NDArray[np.int64]
 class Figures:
     """Figures of merit of one set of probabilities; shares in 0..1, NLL in nats, Brier score in 0..2.
 
-    `ece_if_calibrated` is what a perfectly calibrated model with the same confidences would show on as many parts.
+    `ece` has equal-width bins, `ece_equal_mass`, `ece_debiased` and `ece_classwise` are those of `calibration_error`.
+    `ece_if_calibrated` is the `ece` that a perfectly calibrated model with the same confidences would show on as many
+    parts.
     """
 
     accuracy: Interval
     auroc: Interval
-    nll: float
-    brier: float
+    nll: Interval
+    brier: Interval
     ece: Interval
+    ece_equal_mass: Interval
+    ece_debiased: Interval
+    ece_classwise: Interval
     ece_if_calibrated: Interval
 
 
@@ -62,6 +67,27 @@ class Operating:
 
 
 @dataclass(frozen=True)
+class LeastCost:
+    """The threshold of least expected cost, where passing and scrapping are the only choices.
+
+    Attributes:
+        costs, prevalence: reckoned with; the prevalence is the share of defects on the line.
+        threshold: defect probability up to which parts are passed there; -inf passes none.
+        escape, overkill: shares there.
+        cost: per part, in the unit of the costs; its interval re-chooses the threshold in every resample.
+        cost_of_rejecting_all: to compare with.
+    """
+
+    costs: Costs
+    prevalence: float
+    threshold: float
+    escape: float
+    overkill: float
+    cost: Interval
+    cost_of_rejecting_all: float
+
+
+@dataclass(frozen=True)
 class Report:
     """All that `calibration report` tells.
 
@@ -75,7 +101,9 @@ class Report:
         fold_temperatures: fitted without one fold of the groups each.
         after: figures where each part's temperature was fitted without its own fold, so that no part is judged by a
             temperature that has seen it; None with fewer than two groups.
+        vector: likewise with vector scaling instead of a temperature, for comparison.
         operating: escape against overkill, read off these parts.
+        least_cost: of one threshold, read off these parts; None without defects or without good parts.
     """
 
     file: Path
@@ -89,7 +117,9 @@ class Report:
     temperature: float
     fold_temperatures: tuple[float, ...]
     after: Figures | None
+    vector: Figures | None
     operating: tuple[Operating, ...]
+    least_cost: LeastCost | None
 
     @property
     def escape_at_10(self) -> Interval:
@@ -104,28 +134,37 @@ def make_report(
     draws: int = 500,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    costs: Costs | None = None,
+    prevalence: float | None = None,
 ) -> Report:
     """Judge recorded scores.
 
     Args:
         file: where they came from; only told.
         scores: as recorded.
-        bins: of the ECE.
+        bins: of the calibration errors.
         draws: of the bootstraps. seed: of the bootstraps and of the folds.
         progress: called with (steps done, steps in all).
+        costs: of escape and overkill; None takes the defaults of Costs.
+        prevalence: share of defects on the line, in (0, 1); None takes that of these parts.
     """
     groups = group_index(scores)
-    p = softmax(scores.logits)
     fold_temperatures, crossed = cross_fitted(scores, seed)
-    steps = 2 + len(OVERKILLS)
+    p = softmax(scores.logits)
+    steps = 4 + len(OVERKILLS)
     tell = progress or (lambda _done, _total: None)
     before = _figures(p, scores, groups, bins, draws, seed)
-    tell(1, steps)
-    after = None if crossed is None else _figures(crossed, scores, groups, bins, draws, seed)
+    after_and_vector = []
+    for done, probabilities in enumerate((crossed, cross_fitted_vector(scores, seed)), start=1):
+        tell(done, steps)
+        found = None if probabilities is None else _figures(probabilities, scores, groups, bins, draws, seed)
+        after_and_vector.append(found)
     operating = []
-    for done, limit in enumerate(OVERKILLS, start=2):
+    for done, limit in enumerate(OVERKILLS, start=3):
         tell(done, steps)
         operating.append(_operating(p, scores, groups, limit, draws, seed))
+    tell(steps - 1, steps)
+    least = _least_cost(p, scores, groups, costs or Costs(), prevalence, draws, seed)
     tell(steps, steps)
     return Report(
         file=file,
@@ -138,47 +177,11 @@ def make_report(
         before=before,
         temperature=fit_temperature(scores.logits, scores.labels),
         fold_temperatures=fold_temperatures,
-        after=after,
+        after=after_and_vector[0],
+        vector=after_and_vector[1],
         operating=tuple(operating),
+        least_cost=least,
     )
-
-
-def group_index(scores: Scores) -> Ints:
-    """Number of each row's group, int64 (n,), 0..groups-1. A row without a group is one of its own."""
-    names = [group or f"\0row {i}" for i, group in enumerate(scores.groups)]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
-
-
-def grouped_folds(groups: Ints, labels: Ints, folds: int, seed: int) -> Ints:
-    """Fold of each row, int64 (n,): whole groups, dealt so that each label (of a group's first row) is spread evenly.
-
-    There are never more folds than groups.
-    """
-    first = np.unique(groups, return_index=True)[1]
-    shuffled = np.random.default_rng(seed).permutation(len(first))
-    dealt = shuffled[np.argsort(labels[first[shuffled]], kind="stable")]
-    fold = np.empty(len(first), np.int64)
-    fold[dealt] = np.arange(len(first)) % min(folds, len(first))
-    return fold[groups]
-
-
-def cross_fitted(scores: Scores, seed: int = 0) -> tuple[tuple[float, ...], Floats | None]:
-    """Temperature fitted without each of the grouped folds, and the probabilities (n, classes) each fold gets by it.
-
-    None instead of probabilities where all rows are of one group.
-    """
-    folds = grouped_folds(group_index(scores), scores.labels, FOLDS, seed)
-    count = int(folds.max()) + 1
-    if count < 2:
-        return (), None
-    p = np.empty(scores.logits.shape, np.float64)
-    temperatures = []
-    for fold in range(count):
-        inside = folds == fold
-        t = fit_temperature(scores.logits[~inside], scores.labels[~inside])
-        p[inside] = softmax(scores.logits[inside] / np.float64(t))
-        temperatures.append(t)
-    return tuple(temperatures), p
 
 
 def defect_probability(p: Floats, ok_index: int) -> Floats:
@@ -189,16 +192,25 @@ def defect_probability(p: Floats, ok_index: int) -> Floats:
 def _figures(p: Floats, scores: Scores, groups: Ints, bins: int, draws: int, seed: int) -> Figures:
     labels, is_defect = scores.labels, scores.is_defect
     defect = defect_probability(p, scores.ok_index)
+    top, correct = top_class(p, labels)
+    nll, brier = row_nll(p, labels), row_brier(p, labels)
+    hits = np.eye(p.shape[1])[labels]
 
     def interval(statistic: Callable[[Ints], float]) -> Interval:
         return bootstrap(statistic, len(labels), groups, draws, seed)
 
+    def classwise(rows: Ints) -> float:
+        return float(np.mean([equal_width_bins(p[rows, k], hits[rows, k], bins).ece for k in range(p.shape[1])]))
+
     return Figures(
-        accuracy=interval(lambda rows: accuracy(p[rows], labels[rows])),
+        accuracy=interval(lambda rows: float(correct[rows].mean())),
         auroc=interval(lambda rows: auroc(defect[rows], is_defect[rows])),
-        nll=nll(p, labels),
-        brier=brier(p, labels),
-        ece=interval(lambda rows: ece(p[rows], labels[rows], bins)),
+        nll=interval(lambda rows: float(nll[rows].mean())),
+        brier=interval(lambda rows: float(brier[rows].mean())),
+        ece=interval(lambda rows: equal_width_bins(top[rows], correct[rows], bins).ece),
+        ece_equal_mass=interval(lambda rows: equal_mass_bins(top[rows], correct[rows], bins).ece),
+        ece_debiased=interval(lambda rows: debiased(equal_mass_bins(top[rows], correct[rows], bins))),
+        ece_classwise=interval(classwise),
         ece_if_calibrated=ece_of_a_calibrated_model(p, bins, seed=seed),
     )
 
@@ -212,3 +224,30 @@ def _operating(p: Floats, scores: Scores, groups: Ints, limit: float, draws: int
         lambda rows: escape_at_overkill(defect[rows], is_defect[rows], limit), len(defect), groups, draws, seed
     )
     return Operating(limit, threshold, escape)
+
+
+def _least_cost(
+    p: Floats, scores: Scores, groups: Ints, costs: Costs, prevalence: float | None, draws: int, seed: int
+) -> LeastCost | None:
+    defect, is_defect = defect_probability(p, scores.ok_index), scores.is_defect
+    if is_defect.all() or not is_defect.any():
+        return None
+    share = float(is_defect.mean()) if prevalence is None else prevalence
+    curve = cost_curve(defect, is_defect, costs, share)
+
+    def least(rows: Ints) -> float:
+        kinds = is_defect[rows]
+        if kinds.all() or not kinds.any():
+            return float("nan")
+        return float(cost_curve(defect[rows], kinds, costs, share).cost.min())
+
+    at = curve.cheapest
+    return LeastCost(
+        costs=costs,
+        prevalence=share,
+        threshold=float(curve.threshold[at]),
+        escape=float(curve.escape[at]),
+        overkill=float(curve.overkill[at]),
+        cost=bootstrap(least, len(groups), groups, draws, seed),
+        cost_of_rejecting_all=float(curve.cost[0]),
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from calibration.conformal import conformal_quantile as conformal_quantile  # one import for all that limits escapes
 from calibration.metrics import Interval
 
 Floats = NDArray[np.float64]
@@ -118,8 +119,49 @@ class Thresholds:
     cost_per_part: float
 
 
-def choose_thresholds(
+@dataclass(frozen=True)
+class CostCurve:
+    """Expected cost per part where one threshold alone decides between passing and scrapping, thresholds ascending.
+
+    Attributes:
+        threshold: float (m,): a part is passed when its defect probability is <= it. Starts at -inf (pass nothing).
+        escape, overkill: shares there, see Curve.
+        cost: prevalence x escape x its cost + (1 - prevalence) x overkill x its cost, in the unit of the costs.
+    """
+
+    threshold: Floats
+    escape: Floats
+    overkill: Floats
+    cost: Floats
+
+    @property
+    def cheapest(self) -> int:
+        """Index of the least cost; of equal ones the lowest threshold, which passes least."""
+        return int(np.argmin(self.cost))
+
+
+def cost_curve(
     defect_probability: ArrayLike, is_defect: ArrayLike, costs: Costs, prevalence: float | None = None
+) -> CostCurve:
+    """What every threshold costs, at one prevalence.
+
+    Args as `choose_thresholds`; nobody reviews here, so the cost of a review has no part in it.
+
+    Raises:
+        ValueError: one kind is missing, or a prevalence outside (0, 1).
+    """
+    share = _share(np.asarray(is_defect, dtype=bool), prevalence)
+    curve = escape_overkill_curve(defect_probability, is_defect)
+    cost = share * costs.escape * curve.escape + (1 - share) * costs.overkill * curve.overkill
+    return CostCurve(curve.threshold, curve.escape, curve.overkill, cost)
+
+
+def choose_thresholds(
+    defect_probability: ArrayLike,
+    is_defect: ArrayLike,
+    costs: Costs,
+    prevalence: float | None = None,
+    ok_at_most: float = 1.0,
 ) -> Thresholds:
     """The two thresholds of least mean cost on calibration scores, by an exact search over all pairs of cuts.
 
@@ -132,19 +174,19 @@ def choose_thresholds(
         costs: see Costs.
         prevalence: share of defects on the line; None takes the share in the data. Calibration sets are richer
             in defects than a line, which only makes the thresholds stricter than the line needs.
+        ok_at_most: limit of ok_below in 0..1, such as the threshold of an EscapeBound; the cheapest pair below it is
+            taken. A threshold below a bound's keeps the bound.
 
     Raises:
-        ValueError: one kind is missing, scores outside 0..1, or a prevalence outside (0, 1).
+        ValueError: one kind is missing, scores outside 0..1, a prevalence outside (0, 1) or a limit outside 0..1.
     """
     p, d = _checked(defect_probability, is_defect)
-    n_defects, n_good = int(d.sum()), int((~d).sum())
-    if n_defects == 0 or n_good == 0:
-        raise ValueError(f"thresholds need defects and good parts; there are {n_defects} and {n_good}")
+    share = _share(d, prevalence)
     if p.min() < 0 or p.max() > 1:
         raise ValueError(f"defect probabilities lie in {p.min()}..{p.max()}, not in 0..1")
-    share = n_defects / len(p) if prevalence is None else prevalence
-    if not 0 < share < 1:
-        raise ValueError(f"prevalence is {share}; it must lie between 0 and 1")
+    if not 0 <= ok_at_most <= 1:
+        raise ValueError(f"ok_at_most is {ok_at_most}; it must lie in 0..1")
+    n_defects, n_good = int(d.sum()), int((~d).sum())
     order = np.argsort(p, kind="stable")
     p, d = p[order], d[order]
     weight = np.where(d, share / n_defects, (1 - share) / n_good)
@@ -154,17 +196,29 @@ def choose_thresholds(
     scrapping = np.concatenate([np.cumsum(scrap[::-1])[::-1], [0.0]])
     tied = np.concatenate([[p[0] <= 0.0], p[1:] == p[:-1], [p[-1] >= 1.0]])
     passing[tied] = scrapping[tied] = np.inf  # equal scores cannot be cut apart; 0 always passes, 1 is always scrapped
+    passing[1:][p > ok_at_most] = np.inf
     best = np.minimum.accumulate(scrapping[::-1])[::-1]  # the least over all m >= k
     k = int(np.argmin(passing + best))
     m = k + int(np.argmin(scrapping[k:]))
-    ok_below, defect_above = _cuts(p, k, m)
+    ok_below, defect_above = _cuts(p, k, m, ok_at_most)
     return Thresholds(ok_below, defect_above, float(passing[k] + scrapping[m] + costs.review * weight.sum()))
 
 
-def _cuts(p: Floats, k: int, m: int) -> tuple[float, float]:
+def _share(d: Bools, prevalence: float | None) -> float:
+    """The prevalence to reckon with: the given one, or the share of defects in the data. Both kinds must be there."""
+    n_defects, n_good = int(d.sum()), int((~d).sum())
+    if n_defects == 0 or n_good == 0:
+        raise ValueError(f"thresholds need defects and good parts; there are {n_defects} and {n_good}")
+    share = n_defects / d.size if prevalence is None else prevalence
+    if not 0 < share < 1:
+        raise ValueError(f"prevalence is {share}; it must lie between 0 and 1")
+    return share
+
+
+def _cuts(p: Floats, k: int, m: int, ok_at_most: float) -> tuple[float, float]:
     """Thresholds that pass p[:k] and scrap p[m:], k <= m: midway to the neighbour, so that neither decides alone."""
     edges = np.concatenate([[0.0], p, [1.0]])  # p[:k] <= edges[k], edges[k + 1] <= p[k:]
-    ok_below = _midway(edges[k], edges[k + 1])
+    ok_below = min(_midway(edges[k], edges[k + 1]), ok_at_most)  # p[:k] <= ok_at_most, so none of them is cut off
     if m == k:  # no review band: the two are neighbouring floats
         return ok_below, float(np.nextafter(ok_below, 2.0))
     below = _midway(edges[m], edges[m + 1])

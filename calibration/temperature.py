@@ -35,7 +35,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         ValueError: shapes do not agree, nothing to fit on, values not finite, or labels out of range.
     """
     z, y = checked(logits, labels)
-    z, y = _plausible(z, y)
+    z, y = plausible(z, y)
     rows = np.arange(len(y))
     z = z - z.max(axis=1, keepdims=True)
     target = np.zeros_like(z)
@@ -56,17 +56,25 @@ def checked(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], 
         raise ValueError(f"logits {z.shape} and labels {y.shape} are not (n, classes >= 2) and (n,)")
     if len(y) == 0:
         raise ValueError("no samples")
-    if not np.isfinite(z).all():
-        raise ValueError(f"{int((~np.isfinite(z)).any(axis=1).sum())} rows hold values that are not finite")
+    bad = ~np.isfinite(z)
+    if bad.any():
+        rows = bad.any(axis=1)
+        raise ValueError(
+            f"{int(rows.sum())} rows hold values that are not finite (first: row {int(rows.argmax())}, "
+            f"class {int(bad[rows.argmax()].argmax())})"
+        )
     if not np.issubdtype(y.dtype, np.integer) and not np.equal(np.mod(y, 1), 0).all():
         raise ValueError("labels are not whole numbers")
     y = y.astype(np.int64)
-    if y.min() < 0 or y.max() >= z.shape[1]:
-        raise ValueError(f"labels {int(y.min())}..{int(y.max())} are outside 0..{z.shape[1] - 1}")
+    outside = (y < 0) | (y >= z.shape[1])
+    if outside.any():
+        span = f"labels {int(y.min())}..{int(y.max())} are outside 0..{z.shape[1] - 1}"
+        raise ValueError(f"{span} (first: row {int(outside.argmax())})")
     return z, y
 
 
-def _plausible(z: NDArray[np.float64], y: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def plausible(z: NDArray[np.float64], y: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The rows whose range of logits is believable, see OUTLIER_DEVIATIONS: at least half of them."""
     spread = z.max(axis=1) - z.min(axis=1)
     centre = np.median(spread)
     if centre == 0.0:  # most rows say nothing: no scale to call any other implausible

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 from torchmetrics.classification import MulticlassCalibrationError
 
+from calibration.calibration_error import classwise_ece, debiased_ece, equal_mass_ece
 from calibration.metrics import (
     Interval,
     accuracy,
@@ -136,15 +137,15 @@ def test_perfect_and_perfectly_wrong() -> None:
 @pytest.mark.parametrize(
     ("probabilities", "told"),
     [
-        ([[0.5, 0.6]], "do not sum to one"),
-        ([[1.5, -0.5]], "outside"),
-        ([[np.nan, 0.5]], "not finite"),
+        ([[0.5, 0.6]], r"1 rows of probabilities do not sum to one \(first: row 0, which sums to 1\.1\)"),
+        ([[1.5, -0.5]], r"outside 0\.\.1 \(first: row 0, class 0: 1\.5\)"),
+        ([[np.nan, 0.5]], r"not finite \(first: row 0, class 0\)"),
         ([[2.0, -1.0]], "outside"),
     ],
 )
 def test_what_is_no_probability_is_refused(probabilities: list[list[float]], told: str) -> None:
     """Logits passed by mistake, for one."""
-    for figure in (nll, brier, ece):
+    for figure in (nll, brier, ece, equal_mass_ece, debiased_ece, classwise_ece):
         with pytest.raises(ValueError, match=told):
             figure(probabilities, [0])
 

@@ -12,10 +12,13 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.calibration_error import classwise_ece, debiased_ece, equal_mass_ece
 from calibration.cli import cli
-from calibration.metrics import ece, softmax
-from calibration.report import OVERKILLS, cross_fitted, group_index, grouped_folds, make_report
+from calibration.crossfit import cross_fitted, group_index, grouped_folds
+from calibration.metrics import brier, ece, nll, softmax
+from calibration.report import OVERKILLS, make_report
 from calibration.report_html import diagrams, render
+from calibration.risk import Costs
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
 
@@ -42,7 +45,7 @@ def test_a_temperature_makes_overconfident_scores_honest() -> None:
     assert report.after.ece.value < 0.5 * report.before.ece.value
     assert report.after.ece.value < 2 * report.after.ece_if_calibrated.high
     assert report.after.accuracy.value == report.before.accuracy.value
-    assert report.after.nll < report.before.nll
+    assert report.after.nll.high < report.before.nll.low
     assert (report.parts, report.groups, report.classes) == (2000, 2000, ("ok", "crack"))
 
 
@@ -50,7 +53,13 @@ def test_the_figures_are_those_of_the_functions() -> None:
     """Nothing is computed differently here."""
     made = scores(300, classes=3)
     report = make_report(HERE, made, bins=10, draws=10)
-    assert report.before.ece.value == ece(softmax(made.logits), made.labels, 10)
+    p, y = softmax(made.logits), made.labels
+    for name, metric in (
+        ("ece", ece), ("ece_equal_mass", equal_mass_ece), ("ece_debiased", debiased_ece),
+        ("ece_classwise", classwise_ece),
+    ):  # fmt: skip
+        assert getattr(report.before, name).value == metric(p, y, 10)
+    assert (report.before.nll.value, report.before.brier.value) == (nll(p, y), brier(p, y))
     assert report.temperature == fit_temperature(made.logits, made.labels)
     assert report.defects == int((made.labels != 0).sum())
 
@@ -106,7 +115,7 @@ def test_a_single_group_cannot_be_cross_fitted() -> None:
     """Then there are no figures after: fitting on the part that is judged would flatter."""
     made = scores(20, shots=20)
     report = make_report(HERE, made, draws=10)
-    assert report.after is None
+    assert report.after is report.vector is None
     assert report.fold_temperatures == ()
 
 
@@ -118,6 +127,32 @@ def test_escape_falls_as_overkill_is_allowed() -> None:
     assert [point.overkill for point in report.operating] == list(OVERKILLS)
     assert report.escape_at_10 == report.operating[3].escape
     assert report.escape_at_10.low <= report.escape_at_10.value <= report.escape_at_10.high
+
+
+def test_vector_scaling_mends_what_a_temperature_cannot() -> None:
+    """A class that is always stated too low; judged by folds that have not seen the part."""
+    made = scores(1500, classes=3, sharpness=1)
+    shifted = made.logits + np.float32([0, -1.5, 0])
+    report = make_report(HERE, Scores(made.classes, "ok", made.paths, made.groups, made.labels, shifted), draws=40)
+    assert report.after is not None
+    assert report.vector is not None
+    assert report.vector.nll.value < report.after.nll.value - 0.05
+    assert report.vector.ece_classwise.value < 0.5 * report.after.ece_classwise.value
+
+
+def test_the_least_cost_is_that_of_the_stated_costs_and_prevalence() -> None:
+    """Counted again at its threshold; dearer escapes pass fewer parts."""
+    made = scores(600)
+    report = make_report(HERE, made, draws=30, costs=Costs(escape=20, overkill=2), prevalence=0.01)
+    least = report.least_cost
+    assert least is not None
+    passed = softmax(made.logits)[:, 1] <= least.threshold
+    escape, overkill = passed[made.is_defect].mean(), (~passed[~made.is_defect]).mean()
+    assert least.cost.value == pytest.approx(0.01 * 20 * escape + 0.99 * 2 * overkill)
+    assert least.cost.value <= min(least.cost_of_rejecting_all, 0.01 * 20)
+    dearer = make_report(HERE, made, draws=2, costs=Costs(escape=2000, overkill=2), prevalence=0.01).least_cost
+    assert dearer is not None
+    assert dearer.threshold < least.threshold
 
 
 def run(*arguments: object) -> Result:
@@ -139,18 +174,27 @@ def test_the_command_prints_json(recorded: Path) -> None:
     assert result.exit_code == 0, result.stderr
     told: dict[str, Any] = json.loads(result.stdout)
     assert (told["parts"], told["groups"], told["bins"]) == (120, 60, 10)
-    assert (
-        set(told["before"]) == set(told["after"]) == {"accuracy", "auroc", "nll", "brier", "ece", "ece_if_calibrated"}
-    )
+    figures = {"accuracy", "auroc", "nll", "brier", "ece", "ece_equal_mass", "ece_debiased", "ece_classwise"}
+    for column in ("before", "after", "vector"):
+        assert set(told[column]) == figures | {"ece_if_calibrated"}
+        assert all({"value", "low", "high"} < set(value) for value in told[column].values())
     assert told["escape_at_10"]["level"] == 0.95
     assert len(told["fold_temperatures"]) == 5
     assert result.stderr == ""
 
 
 def test_the_command_prints_tables(recorded: Path) -> None:
-    """Both of them."""
+    """All three of them."""
     text = run("report", recorded).stdout
-    for word in ("120 parts in 60 groups", "AUROC", "if calibrated", "Escape against overkill", "10%"):
+    for word in (
+        "120 parts in 60 groups",
+        "AUROC",
+        "if calibrated",
+        "class-wise",
+        "Escape against",
+        "10%",
+        "Cost with",
+    ):
         assert word in text.replace("\n", " ")
 
 
@@ -163,6 +207,7 @@ def test_scores_of_good_parts_only_have_no_escapes(tmp_path: Path) -> None:
     told = json.loads(run("report", tmp_path / "s.csv", "--json").stdout)
     assert told["escape_at_10"]["value"] is None
     assert told["before"]["auroc"]["value"] is None
+    assert told["least_cost"] is None
 
 
 def test_a_nan_in_the_scores_is_named_by_file_line_and_column(recorded: Path) -> None:
@@ -212,7 +257,9 @@ def test_the_html_report_stands_alone(recorded: Path, tmp_path: Path) -> None:
     assert f"{told['before']['ece']['value']:.4f}" in text
     assert f"{told['temperature']:.4f}" in text
     assert "120 parts in 60 groups" in text
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 5
+    assert f"{told['vector']['ece_classwise']['value']:.4f}" in text
+    assert f"costs {told['least_cost']['cost']['value']:.4g} [" in text
     for forbidden in ("<script", "http-equiv", 'src="', 'href="http'):
         assert forbidden not in text
 

@@ -11,8 +11,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from calibration.conformal import escape_bound
 from calibration.decision import Decision, DecisionRule
-from calibration.risk import Costs, choose_thresholds, escape_at_overkill, escape_overkill_curve, wilson
+from calibration.risk import (
+    Costs,
+    choose_thresholds,
+    cost_curve,
+    escape_at_overkill,
+    escape_overkill_curve,
+    wilson,
+)
 
 parts = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=14)
 
@@ -158,6 +166,59 @@ def test_the_cost_told_is_the_cost_for_any_scores(p: list[float], data: st.DataO
     assert found.cost_per_part == pytest.approx(told, abs=1e-9)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    parts=parts,
+    escape=price,
+    overkill=price,
+    review=price,
+    limit=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.99, 1.0]),
+)
+def test_a_limit_of_ok_below_is_kept_at_the_least_cost(
+    parts: list[tuple[int, bool]], escape: float, overkill: float, review: float, limit: float
+) -> None:
+    """Against every pair of thresholds whose lower one keeps it."""
+    p, d = np.array([v / 8 for v, _ in parts]), np.array([x for _, x in parts])
+    assume(d.any() and not d.all())
+    costs = Costs(escape, overkill, review)
+    found = choose_thresholds(p, d, costs, ok_at_most=limit)
+    assert 0 <= found.ok_below <= limit
+    assert found.ok_below < found.defect_above <= 1
+    ours = cost_of(p, d, found.ok_below, found.defect_above, costs, None)
+    assert found.cost_per_part == pytest.approx(ours, abs=1e-9)
+    best = min(cost_of(p, d, low, high, costs, None) for low, high in all_thresholds(p) if low <= limit)
+    assert ours == pytest.approx(best, abs=1e-9)
+
+
+def test_an_escape_bound_is_kept_by_the_thresholds_it_limits() -> None:
+    """Cheap escapes alone would pass far more; the bound's share of defects passes, and no more."""
+    rng = np.random.default_rng(4)
+    d = rng.random(3000) < 0.1
+    p = 1 / (1 + np.exp(-(rng.normal(0, 1.5, 3000) + np.where(d, 1.5, -1.5))))
+    cheap = Costs(escape=1, overkill=1, review=0.5)
+    bound = escape_bound(p, d, 0.02)
+    bounded, free = choose_thresholds(p, d, cheap, ok_at_most=bound.threshold), choose_thresholds(p, d, cheap)
+    assert (p[d] <= free.ok_below).mean() > 0.1
+    assert bounded.ok_below <= bound.threshold
+    assert (p[d] <= bounded.ok_below).mean() <= bound.allowed / bound.defects
+    assert bounded.cost_per_part > free.cost_per_part
+
+
+@given(parts=parts, prevalence=st.sampled_from([None, 0.01, 0.3]))
+def test_the_cost_curve_is_the_cost_of_each_threshold(parts: list[tuple[int, bool]], prevalence: float | None) -> None:
+    """Each threshold tried as a rule without a band of doubt; the cheapest is the least, and passes least of equals."""
+    p, d = np.array([v / 8 for v, _ in parts]), np.array([x for _, x in parts])
+    assume(d.any() and not d.all())
+    costs = Costs(escape=3, overkill=2)
+    curve = cost_curve(p, d, costs, prevalence)
+    share = d.mean() if prevalence is None else prevalence
+    for t, cost in zip(curve.threshold, curve.cost, strict=True):
+        passed = p <= t
+        assert cost == pytest.approx(share * 3 * passed[d].mean() + (1 - share) * 2 * (~passed[~d]).mean())
+    assert curve.cost[0] == pytest.approx((1 - share) * 2)
+    assert curve.cheapest == list(curve.cost).index(min(curve.cost))
+
+
 def test_dearer_escapes_pass_fewer_parts() -> None:
     """And cheaper reviews widen the band of doubt."""
     rng = np.random.default_rng(0)
@@ -205,3 +266,16 @@ def test_thresholds_need_both_kinds_and_probabilities(
     """Each refusal says what is wrong."""
     with pytest.raises(ValueError, match=told):
         choose_thresholds(p, d, Costs(), prevalence)
+
+
+@pytest.mark.parametrize("limit", [-1e-9, 1.1, float("nan")])
+def test_a_limit_outside_of_0_to_1_is_refused(limit: float) -> None:
+    """Nothing could pass below 0, and a limit above 1 is none."""
+    with pytest.raises(ValueError, match="ok_at_most is"):
+        choose_thresholds([0.1, 0.9], [False, True], Costs(), ok_at_most=limit)
+
+
+def test_a_cost_curve_needs_both_kinds() -> None:
+    """Without defects every escape rate would do."""
+    with pytest.raises(ValueError, match="there are 0 and 2"):
+        cost_curve([0.1, 0.2], [False, False], Costs())

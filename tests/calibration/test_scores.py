@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.errors import InputError
+from calibration.metrics import softmax
 from calibration.scores import Scores
 
 GOOD = "path,group,label,logit:ok*,logit:bad\na.png,g1,ok,1.5,-2\nb.png,g2,bad,0,3\n"
@@ -111,6 +112,38 @@ def test_what_is_no_scores_file_is_told_by_place(tmp_path: Path, content: str, t
     with pytest.raises(InputError) as caught:
         Scores.read(path)
     assert str(path) in str(caught.value)
+    assert told in str(caught.value)
+
+
+GIVEN = "path,group,label,probability:ok*,probability:bad\na.png,g1,ok,0.9,0.1\nb.png,g2,bad,1,0\n"
+
+
+def test_probabilities_are_read_as_their_logarithms(tmp_path: Path) -> None:
+    """The softmax gives them back; none is exactly zero, or a temperature could not be fitted."""
+    path = tmp_path / "s.csv"
+    path.write_text(GIVEN)
+    scores = Scores.read(path)
+    assert (scores.classes, scores.ok_class) == (("ok", "bad"), "ok")
+    np.testing.assert_allclose(softmax(scores.logits), [[0.9, 0.1], [1, 1e-12]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (GIVEN.replace("0.9", "0.8"), "s.csv, line 2: the probabilities sum to 0.9, not to one"),
+        (GIVEN.replace("0.9,0.1", "2,-1"), "line 2, column probability:ok: 2 is no probability; expected 0 to 1"),
+        (GIVEN.replace("0.9,0.1", "-0.5,1.5"), "line 2, column probability:ok: -0.5 is no probability"),
+        (GIVEN.replace("1,0", "1,nan"), "line 3, column probability:bad: the value is nan"),
+        (GIVEN.replace("probability:bad", "logit:bad"), "unknown column 'logit:bad'; expected probability:CLASS"),
+        (GIVEN.replace("probability:ok*", "logit:ok*"), "unknown column 'probability:bad'; expected logit:CLASS"),
+    ],
+)
+def test_what_are_no_probabilities_is_told_by_place(tmp_path: Path, content: str, told: str) -> None:
+    """File, line, column."""
+    path = tmp_path / "s.csv"
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        Scores.read(path)
     assert told in str(caught.value)
 
 
