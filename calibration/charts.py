@@ -26,7 +26,7 @@ Axes = Any
 
 def reliability_diagram(curves: Sequence[tuple[str, ReliabilityBins]]) -> str:
     """Accuracy against confidence, one line per (name, bins); the size of a mark grows with the bin's count."""
-    with _drawing(4.4, 4.0) as (figure, axes):
+    with drawing(4.4, 4.0) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="perfectly calibrated")
         for (name, bins), colour in zip(curves, (WARN, GOOD, INK, BAD), strict=False):
             used = bins.count > 0
@@ -35,7 +35,7 @@ def reliability_diagram(curves: Sequence[tuple[str, ReliabilityBins]]) -> str:
             axes.scatter(bins.confidence[used], bins.accuracy[used], s=size, color=colour, alpha=0.55, linewidths=0)
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         axes.legend(frameon=False, fontsize=8, loc="upper left")
-        return _svg(figure, "reliability diagram")
+        return svg(figure, "reliability diagram")
 
 
 def confidence_histogram_chart(
@@ -48,7 +48,7 @@ def confidence_histogram_chart(
     """
     low, high = np.asarray(good), np.asarray(defects)
     edges = np.linspace(0, 1, len(low) + 1)
-    with _drawing(6.0, 3.2) as (figure, axes):
+    with drawing(6.0, 3.2) as (figure, axes):
         width = edges[1] - edges[0]
         axes.bar(edges[:-1], low, width, align="edge", color=GOOD, alpha=0.75, label="good parts")
         axes.bar(edges[:-1], high, width, align="edge", color=BAD, alpha=0.6, label="defects")
@@ -63,7 +63,7 @@ def confidence_histogram_chart(
         axes.set_ylim(bottom=0)
         axes.set(xlabel="defect probability", ylabel="parts", xlim=(0, 1))
         axes.legend(frameon=False, fontsize=8)
-        return _svg(figure, "confidence histogram")
+        return svg(figure, "confidence histogram")
 
 
 def confusion_chart(matrix: ArrayLike, classes: Sequence[str]) -> str:
@@ -71,7 +71,7 @@ def confusion_chart(matrix: ArrayLike, classes: Sequence[str]) -> str:
     counts = np.asarray(matrix)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 1.6 + 0.55 * len(classes)
-    with _drawing(side + 0.8, side) as (figure, axes):
+    with drawing(side + 0.8, side) as (figure, axes):
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row in range(len(classes)):
             for column in range(len(classes)):
@@ -80,13 +80,13 @@ def confusion_chart(matrix: ArrayLike, classes: Sequence[str]) -> str:
                     column, row, int(counts[row, column]), ha="center", va="center", fontsize=8,
                     color="white" if dark else INK,
                 )  # fmt: skip
-        ticks, names = range(len(classes)), [_plain(name) for name in classes]
+        ticks, names = range(len(classes)), [plain(name) for name in classes]
         axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8)
         axes.set_yticks(ticks, names, fontsize=8)
         axes.set(xlabel="said", ylabel="is")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        return _svg(figure, "confusion matrix")
+        return svg(figure, "confusion matrix")
 
 
 def escape_overkill_chart(curve: Curve, chosen: tuple[Interval, Interval] | None = None) -> str:
@@ -95,7 +95,7 @@ def escape_overkill_chart(curve: Curve, chosen: tuple[Interval, Interval] | None
     Args:
         chosen: (escape, overkill) at the thresholds in use, drawn as a cross with its intervals.
     """
-    with _drawing(4.8, 3.6) as (figure, axes):
+    with drawing(4.8, 3.6) as (figure, axes):
         axes.step(100 * curve.overkill, 100 * curve.escape, where="post", color=GOOD, linewidth=1.4)
         if chosen is not None and np.isfinite([chosen[0].value, chosen[1].value]).all():
             escape, overkill = chosen
@@ -109,7 +109,7 @@ def escape_overkill_chart(curve: Curve, chosen: tuple[Interval, Interval] | None
         axes.set_xscale("symlog", linthresh=1)
         axes.set(xlabel="overkill (% of good parts)", ylabel="escape (% of defects)", xlim=(0, 100), ylim=(-1, 101))
         axes.grid(color="#e6eaf0", linewidth=0.6)
-        return _svg(figure, "escape against overkill")
+        return svg(figure, "escape against overkill")
 
 
 def cost_chart(curve: CostCurve) -> str:
@@ -117,18 +117,19 @@ def cost_chart(curve: CostCurve) -> str:
     at = curve.cheapest
     threshold = np.concatenate([[0.0], curve.threshold[1:], [1.0]])  # pass nothing is drawn at 0
     cost = np.concatenate([curve.cost, curve.cost[-1:]])
-    with _drawing(6.0, 3.2) as (figure, axes):
+    with drawing(6.0, 3.2) as (figure, axes):
         axes.step(threshold, cost, where="post", color=GOOD, linewidth=1.4, label="expected cost")
         axes.axhline(curve.cost[0], color=MUTED, linewidth=1, linestyle="--", label="when every part is rejected")
         axes.plot(threshold[at], cost[at], color=BAD, marker="x", linestyle="none", label=f"least: {cost[at]:.4g}")
         axes.set(xlabel="passed up to a defect probability of", ylabel="cost per part", xlim=(-0.01, 1))
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, fontsize=8)
-        return _svg(figure, "expected cost per part")
+        return svg(figure, "expected cost per part")
 
 
 @contextmanager
-def _drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of this size in inches in the style of all diagrams; InputError where matplotlib is missing."""
     try:
         import matplotlib
         from matplotlib.figure import Figure as DrawnFigure
@@ -150,13 +151,14 @@ def _drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
+    """The figure as an SVG element for an HTML page; equal figures give equal text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title}, transparent=True)
     # inside HTML neither the XML declaration nor the document type belongs there
     return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), count=1, flags=re.DOTALL)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A class name without matplotlib's mathematics: a dollar sign is a dollar sign."""
     return name.replace("$", r"\$")

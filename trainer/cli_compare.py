@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from trainer.compare.run import Table as Lines
 
 FEWEST_FOLDS, MOST_FOLDS = 3, 20
-SHOWN = ("macro_f1", "balanced_accuracy", "escape", "auroc", "ece_before", "ece")
 
 
 @click.command("compare", epilog=example("trainer compare data --out comparison --recipes focal,smote,fine-tuned"))
@@ -92,27 +92,27 @@ def _facts(result: Comparison, page: Path) -> dict[str, Any]:
         "cells": result.cells,
         "computed": result.computed,
     }
-    from dataclasses import asdict
-
     return {**facts, **{lines.protocol: [asdict(row) for row in lines.rows] for lines in result.tables}}
 
 
 def _table(result: Comparison, lines: Lines) -> Table:
     """The table on a terminal: levels, with a mark where the difference to the baseline is beyond chance."""
-    from trainer.compare.report import FIGURES, level
+    from trainer.compare.report import DECISIVE, FIGURES
 
-    marks = {None: " ~", True: " +", False: " -"}
+    marks = {None: "~", True: "+", False: "-"}
     table = Table(
-        title=f"{lines.protocol} folds of {result.data}: {result.folds} folds, {result.seeds} seed(s), escape at "
-        f"{result.overkill:.0%} overkill\n+ better, - worse than the baseline, ~ not distinguishable",
+        title=f"{result.data}: {result.folds} {lines.protocol} folds, {result.seeds} seed(s); escape at "
+        f"{result.overkill:.0%} overkill; 95 % intervals\n+ better, - worse than the baseline, ~ not distinguishable",
         title_justify="left",
+        min_width=78,
     )
-    for column in ("recipe", *(FIGURES[name] for name in SHOWN), "s"):
+    for column in ("recipe", *(FIGURES[name] for name in DECISIVE), "macro-F1", "AUROC", "ECE", "CPU s"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for row in lines.rows:
-        cells = []
-        for name in SHOWN:
-            mark = marks[row.differences[name].better] if row.differences else ""
-            cells.append(Text(level(name, row.figures[name]) + mark))
-        table.add_row(Text(row.name), *cells, f"{row.seconds:.1f}")
+        cells = [
+            f"{row.figures[name]:.0%} {marks[row.differences[name].better] if row.differences else ' '}"
+            for name in DECISIVE
+        ]
+        rest = (f"{row.figures[name].value:.3f}" for name in ("macro_f1", "auroc", "ece"))
+        table.add_row(*map(Text, (row.name, *cells, *rest, f"{row.seconds:.0f}")))
     return table

@@ -18,10 +18,10 @@ from trainer.compare.recipes import Candidate
 from trainer.compare.statistics import Outcome
 from trainer.compare.store import Store, widest
 from trainer.data.loader import LoadedSplit
-from trainer.features import Progress, embed_all, silent
+from trainer.features import COPIES, Activations, Progress, embed_all, silent
 from trainer.head import fit_head, learning_set
 from trainer.losses import prior_offset
-from trainer.models.classifier import FLIPS, Classifier, Flips
+from trainer.models.classifier import Classifier, Flips
 from trainer.run import write_json
 from trainer.train import Fold, fine_tune, start, start_head
 
@@ -58,77 +58,81 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
 
     Seeds torch's global generator; the same candidate and split give the same cell.
     """
-    recipe, frames, copies = candidate.recipe, store.frames(candidate), widest(candidate.recipe)
-    features = store.features(candidate, recipe.jitter, copies)
-    clean = store.features(candidate, 0.0, copies)
+    recipe, frames = candidate.recipe, store.frames(candidate)
+    look = _Look(store.network(candidate), candidate, store)
+    look.prepare()
     begun = time.process_time()
     fold = Fold(_rows(frames, split.train), _rows(frames, split.val), recipe, split.seed * 1000 + split.fold)
     learned_by = replace(fold, recipe=recipe.of_the_backbone)
-    model = store.network(candidate)
-    learned = _copies(features, copies, recipe.flips)[:, split.train]
     score = fit_head(
-        model,
-        *learning_set(learned, fold.train.labels, fold.targets, learned_by.recipe, fold.seed),
-        np.array(clean[0, split.val]),
+        look.model,
+        *learning_set(
+            look.at(split.train, recipe.flips, recipe.jitter),
+            fold.train.labels,
+            fold.targets,
+            learned_by.recipe,
+            fold.seed,
+        ),
+        look.at(split.val, "none")[0],
         fold.val.labels,
         learned_by.recipe,
         learned_by.class_weights,
     ).score
-    epochs = 0
-    if recipe.epochs:
-        epochs = _tune(model, fold, split, score, candidate, store, progress)
-        val, test = (_judge(model, candidate, store, rows) for rows in (split.val, split.test))
-    else:
-        views = _copies(clean, copies, recipe.flip_average)
-        val, test = (_classify(model, views[:, rows]) for rows in (split.val, split.test))
+    epochs = _tune(look, fold, learned_by, split, score, progress) if recipe.epochs else 0
+    val, test = (_classify(look.model, look.at(rows, recipe.flip_average)) for rows in (split.val, split.test))
     log_prior = prior_offset(fold.seen * fold.class_weights.numpy(), 1.0).numpy()
     seconds = time.process_time() - begun
     return Cell(val, test, log_prior, epochs, seconds, store.images_per_second(candidate))
 
 
-def _tune(
-    model: Classifier,
-    fold: Fold,
-    split: Split,
-    score: float,
-    candidate: Candidate,
-    store: Store,
-    progress: Progress,
-) -> int:
-    """Let the upper stages learn, keep the best epoch; returns how many epochs there were."""
-    recipe, copies = candidate.recipe, widest(candidate.recipe)
-    learned_by = replace(fold, recipe=recipe.of_the_backbone)
-    lower = store.activations(candidate, recipe.jitter, copies).of(split.train, recipe.flips)
-    lower_val = store.activations(candidate, 0.0, copies).of(split.val, "none")
-    state = start(model, recipe)
+class _Look:
+    """Pooled features of any images: the shared ones while the network is as ImageNet left it, its own afterwards."""
+
+    def __init__(self, model: Classifier, candidate: Candidate, store: Store) -> None:
+        self.model, self.candidate, self.store = model, candidate, store
+        self.copies = widest(candidate.recipe)
+        self.has_changed = False
+
+    def prepare(self) -> None:
+        """Have all that cells share computed, so that no cell's time holds it."""
+        for jitter in {0.0, self.candidate.recipe.jitter}:
+            self.store.features(self.candidate, jitter, self.copies)
+            if self.candidate.recipe.epochs:
+                self.store.activations(self.candidate, jitter, self.copies)
+
+    def lower(self, rows: NDArray[np.int64], flips: Flips, jitter: float = 0.0) -> Activations:
+        """What the frozen stages make of the copies ``flips`` of ``rows``."""
+        return self.store.activations(self.candidate, jitter, self.copies).of(rows, flips)
+
+    def at(self, rows: NDArray[np.int64], flips: Flips, jitter: float = 0.0) -> NDArray[np.float32]:
+        """Features of the copies ``flips`` of ``rows``, float32 (copies, rows, features)."""
+        if self.has_changed:
+            return embed_all(self.model.eval(), self.lower(rows, flips, jitter), silent, "")
+        shared = self.store.features(self.candidate, jitter, self.copies)
+        return np.stack([shared[COPIES[self.copies].index(axes)][rows] for axes in COPIES[flips]])
+
+
+def _tune(look: _Look, fold: Fold, learned_by: Fold, split: Split, score: float, progress: Progress) -> int:
+    """Let the upper stages learn and keep the best epoch; returns how many epochs there were."""
+    recipe, model = fold.recipe, look.model
+    lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
+    state = start(model, learned_by.recipe)
     state.at.best_score = score
     state.keep_best()
     for at in fine_tune(model, learned_by, lower, lower_val, state, silent):
         progress("epochs of this cell", at.epoch, recipe.epochs)
     state.load(state.best)
+    look.has_changed = True
     if recipe.retrain_head:
         start_head(model, fold, lower, lower_val, silent)
     return state.at.epoch
 
 
-def _judge(model: Classifier, candidate: Candidate, store: Store, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Logits of ``rows`` by a network whose upper stages have learned."""
-    recipe = candidate.recipe
-    lower = store.activations(candidate, 0.0, widest(recipe)).of(rows, recipe.flip_average)
-    model.eval()
-    return _classify(model, embed_all(model, lower, silent, ""))
-
-
 def _classify(model: Classifier, views: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean logits over the views: float32 (views, rows, features) -> (rows, classes)."""
     with torch.no_grad():
-        logits: NDArray[np.float32] = model.classify(torch.from_numpy(np.ascontiguousarray(views))).mean(0).numpy()
+        logits: NDArray[np.float32] = model.classify(torch.from_numpy(views)).mean(0).numpy()
     return logits
-
-
-def _copies(features: NDArray[np.float32], have: Flips, wanted: Flips) -> NDArray[np.float32]:
-    """The mirrored copies ``wanted`` of float32 (copies, rows, features)."""
-    return features[[FLIPS[have].index(axes) for axes in FLIPS[wanted]]]
 
 
 def _rows(frames: LoadedSplit, rows: NDArray[np.int64]) -> LoadedSplit:

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from calibration.charts import BAD, GOOD, INK, MUTED
-from calibration.charts import _drawing as drawing
-from calibration.charts import _plain as plain
-from calibration.charts import _svg as svg
+from calibration.charts import BAD, GOOD, INK, MUTED, drawing, plain, svg
 from calibration.risk import Curve
 from trainer.compare.statistics import Difference
 

@@ -121,10 +121,7 @@ def pool(outcomes: Sequence[Outcome], truth: Truth) -> Pooled:
 
 def levels(pooled: Pooled, truth: Truth, overkill: float, draws: int) -> dict[str, Interval]:
     """Each figure on the pooled out-of-fold predictions, mean over seeds, with its 95 % bootstrap over groups."""
-    return {
-        name: _level(lambda raw, p, y, f=figure: f(raw, p, y), pooled, truth, draws)  # type: ignore[misc]
-        for name, figure in statistics(truth, overkill).items()
-    }
+    return {name: _level(figure, pooled, truth, draws) for name, figure in statistics(truth, overkill).items()}
 
 
 def recalls(pooled: Pooled, truth: Truth, draws: int) -> dict[str, Interval]:
