@@ -1,4 +1,12 @@
-"""The linear head, fitted on features of the frozen network: logistic regression with a validated penalty."""
+"""The linear head, fitted on features of the frozen network: logistic regression with a validated penalty.
+
+Logit adjustment is one subtraction from the head's bias after training (:func:`adjust_bias`). The bias is neither
+penalised nor decayed, so for this head the adjusted loss has the same solution: learning with ``tau * log(prior)``
+added to the logits moves the bias by just as much and nothing else. What is exported is therefore adjusted, and
+temperature and thresholds are fitted on adjusted scores. Its probabilities speak of classes of equal size, rarer
+classes being raised: better for balanced accuracy, worse calibrated to the line until the temperature is fitted, and
+the thresholds of a release absorb what is left.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from calibration.metrics import softmax
 from calibration.temperature import fit_temperature
-from trainer.losses import focal_loss
+from trainer.data.sampling import sample_rows, smote
+from trainer.losses import adjust_logits, focal_loss
 from trainer.models.classifier import Classifier
 from trainer.recipes import Recipe
 
@@ -75,6 +84,43 @@ def fit_head(
                 model.linear.weight.copy_(weights)
                 model.linear.bias.copy_(bias)
     return best
+
+
+def learning_set(
+    features: Floats, labels: NDArray[np.int64], targets: Floats, recipe: Recipe, seed: int
+) -> tuple[Floats, Floats]:
+    """What the head is fitted on: features float32 (m, d) and targets float32 (m, classes).
+
+    Copies of a frame are drawn together. SMOTE works within each copy, so that no sample lies between a frame and its
+    own mirror image; its samples are sure of their class.
+
+    Args:
+        features: float32 (copies, n, d). labels: int64 (n,). targets: float32 (n, classes).
+        recipe: its sampling and smote are used; by default every sample comes once.
+    """
+    if recipe.smote:
+        rngs = [np.random.default_rng([7, seed, copy]) for copy in range(len(features))]
+        pairs = [smote(copy, labels, recipe.smote, rng) for copy, rng in zip(features, rngs, strict=True)]
+        made = pairs[0][1][len(labels) :]
+        targets = np.concatenate([targets, np.eye(targets.shape[1], dtype=np.float32)[made]])
+        return np.concatenate([pair[0] for pair in pairs]), np.tile(targets, (len(features), 1))
+    if recipe.sampling != "instance":
+        rows = sample_rows(labels, recipe.sampling, np.random.default_rng([6, seed]))
+        features, targets = features[:, rows], targets[rows]
+    return features.reshape(-1, features.shape[2]), np.tile(targets, (len(features), 1))
+
+
+def adjust_bias(model: Classifier, seen: ArrayLike, tau: float) -> None:
+    """Logit adjustment (`trainer.losses.adjust_logits`) folded into the bias, for the exported model to carry.
+
+    Args:
+        seen: (classes,) what of each class training saw, in any unit, each > 0.
+
+    Raises:
+        ValueError: a class was not seen, or tau is negative.
+    """
+    with torch.no_grad():
+        model.linear.bias.copy_(adjust_logits(model.linear.bias, seen, tau))
 
 
 def feature_spread(features: Floats, sizes: Sequence[int]) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from calibration.errors import InputError
@@ -12,6 +12,9 @@ from trainer.models.classifier import FLIPS, Flips, Pooling
 
 PIXEL_BUDGET = 640 * 640
 """Largest input area in pixels: beyond it a batch no longer fits the time between parts on a small CPU."""
+
+FRAME_BUDGET = 4096 * 4096
+"""The same where most of the network sees a reduced frame: attention cropping."""
 
 SHORT_SIDE = 96
 """Smallest short side in pixels: three positions of a stride-32 map, so that pooling still sees places."""
@@ -47,6 +50,7 @@ class Recipe:
         retrain_head: learn the upper backbone from the frames as they come and only then fit the head anew, with the
             balance, sampling, smote and tau above (decoupled training, Kang et al. 2020).
         soft_labels: learn the annotators' doubt, where the manifest has it, instead of the label.
+        crops: >= 0, places that attention cropping looks at in full resolution; 0 looks at the frame as a whole alone.
         head_penalties: L2 strengths tried for the head on frozen, standardised features; validation picks one.
     """
 
@@ -74,12 +78,14 @@ class Recipe:
     tau: float = 0.0
     retrain_head: bool = False
     soft_labels: bool = True
+    crops: int = 0
     head_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if not _is_like(getattr(self, field.name), field.type):
-                raise InputError(f"recipe {self.name}: {field.name} is {getattr(self, field.name)!r}, not {field.type}")
+                wrong = f"{field.name} is {getattr(self, field.name)!r}"
+                raise InputError(f"recipe {self.name}: {wrong}; it must be a (finite) {field.type}")
         bounds = {
             "epochs": self.epochs >= 0,
             "frozen_stages": 0 <= self.frozen_stages <= 5,
@@ -94,22 +100,32 @@ class Recipe:
             "warmup": 0 <= self.warmup <= 1,
             "ema": 0 <= self.ema < 1,
             "patience": self.patience >= 1,
-            "gamma": 0 <= self.gamma < math.inf,
+            "gamma": self.gamma >= 0,
             "balance": 0 <= self.balance <= 1,
             "sampling": self.sampling in SAMPLINGS,
             "smote": self.smote >= 0,
-            "tau": 0 <= self.tau < math.inf,
+            "tau": self.tau >= 0,
+            "crops": self.crops >= 0,
             "head_penalties": len(self.head_penalties) > 0 and min(self.head_penalties) > 0,
         }
-        for field, fine in bounds.items():
+        for name, fine in bounds.items():
             if not fine:
-                raise InputError(f"recipe {self.name}: {field} is {getattr(self, field)!r}, out of range")
+                raise InputError(f"recipe {self.name}: {name} is {getattr(self, name)!r}, out of range")
+        if self.crops and self.epochs:
+            raise InputError(f"recipe {self.name}: crops need a frozen backbone; set epochs to 0")
         if self.smote and self.sampling != "instance":
             raise InputError(f"recipe {self.name}: smote makes classes equal already; set sampling to 'instance'")
         if self.smote and self.epochs and not self.retrain_head:
             raise InputError(f"recipe {self.name}: smote needs frozen features; set epochs to 0, or retrain_head")
         if self.retrain_head and not self.epochs:
             raise InputError(f"recipe {self.name}: retrain_head follows a backbone that learned; set epochs above 0")
+
+    @property
+    def of_the_backbone(self) -> Recipe:
+        """What the backbone is trained by: with retrain_head, the frames as they come; else this recipe."""
+        if not self.retrain_head:
+            return self
+        return replace(self, balance=0.0, sampling="instance", smote=0, tau=0.0, retrain_head=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -135,7 +151,7 @@ def _is_like(value: object, annotation: object) -> bool:
     if annotation == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation == "float":
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if annotation == "tuple[float, ...]":
         return isinstance(value, tuple) and all(_is_like(item, "float") for item in value)
     return isinstance(value, str)
@@ -147,7 +163,10 @@ QUICK = Recipe("quick", flips="horizontal")
 FULL = Recipe("full", epochs=10, flip_average="both")
 """The head as in QUICK, then the upper stages learn with it; the answer is the mean over four mirrored views."""
 
-RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL)}
+ATTENTION_CROP = Recipe("attention-crop", flips="horizontal", crops=2)
+"""As QUICK, and the two most unusual places of the frame are looked at in full resolution: small defects."""
+
+RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL, ATTENTION_CROP)}
 
 
 def choose_input_size(

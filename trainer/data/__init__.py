@@ -1,1 +1,5 @@
-"""Datasets: manifest, importers, grouped splits, near-twins, decoding."""
+"""Datasets: manifest, importers, grouped splits, near-twins, decoding, resampling."""
+
+from trainer.data.sampling import smote
+
+__all__ = ["smote"]

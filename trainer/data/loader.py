@@ -74,13 +74,22 @@ def spec_for(dataset: Dataset, height: int, width: int) -> PreprocessSpec:
 
 
 def soft_labels(items: tuple[Item, ...], classes: tuple[str, ...]) -> NDArray[np.float32]:
-    """Probability of each class, float32 (n, classes): the item's soft label, else one-hot of its label."""
+    """Probability of each class, float32 (n, classes): the item's soft label, else one-hot of its label.
+
+    Raises:
+        InputError: a soft label is no probability of each class, or does not sum to 1.
+    """
     soft = np.zeros((len(items), len(classes)), np.float32)
     index = {name: i for i, name in enumerate(classes)}
     for row, item in zip(soft, items, strict=True):
         if item.soft is None:
             row[index[item.label]] = 1.0
         else:
+            if len(item.soft) != len(classes) or not min(item.soft) >= 0 or not abs(sum(item.soft) - 1) < 1e-3:
+                raise InputError(
+                    f"{printable(item.path)}, soft: {item.soft} is not one probability for each of {list(classes)} "
+                    "that sum to 1; correct it"
+                )
             row[:] = item.soft
     return soft
 

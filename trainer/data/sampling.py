@@ -1,6 +1,6 @@
-"""Which frames an epoch learns from: as they come, or with rare classes drawn more often. Pure numpy.
+"""Which samples an epoch learns from: as they come, rare classes drawn more often, or filled up by SMOTE. Pure numpy.
 
-Resampling is for training rows alone, after the split: a repeated image on both sides would be tested on itself.
+For training rows alone, after the split: a repeated or blended image on both sides would be tested on itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+CHUNK = 512
+"""Rows whose distances to their whole class are held at once."""
+
 Sampling = Literal["instance", "class-aware", "over", "under"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
@@ -69,6 +73,68 @@ def seen_counts(labels: ArrayLike, classes: int, sampling: Sampling) -> Ints:
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling is {sampling!r}; use {', '.join(SAMPLINGS)}")
     return counts if sampling == "instance" else np.where(counts > 0, each[sampling], 0)
+
+
+def smote(features: ArrayLike, labels: ArrayLike, k: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Every class brought up to the size of the largest by synthetic samples (Chawla et al., "SMOTE", JAIR 2002).
+
+    A synthetic sample lies on the line between a random sample of the class and a random one of its nearest
+    neighbours (Euclidean) in the class, at a uniform place. A class of fewer than k + 1 samples uses all its others
+    as neighbours; a class of one sample is repeated, since there is no line.
+
+    Args:
+        features: float (n, d), finite; best of one unit, since distances decide.
+        labels: int (n,), >= 0.
+        k: neighbours to choose among, >= 1.
+
+    Returns:
+        features (m, d) in the dtype given and labels int64 (m,): the originals first, unchanged, in their order, then
+        the synthetic ones by class. The same for the same generator state.
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+    x, y = np.asarray(features), _labels(labels)
+    if x.ndim != 2 or len(x) != len(y) or not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all():
+        raise ValueError(
+            f"features must be finite floats, one row for each of {len(y)} labels, not {x.dtype} {x.shape}"
+        )
+    if k < 1:
+        raise ValueError(f"k is {k}; SMOTE needs at least one neighbour")
+    largest = np.bincount(y).max()
+    made, of = [x], [y]
+    for label in np.unique(y):
+        members = np.flatnonzero(y == label)
+        missing = int(largest) - len(members)
+        if missing == 0:
+            continue
+        first = rng.integers(0, len(members), missing)
+        if len(members) == 1:
+            second = first
+        else:
+            near = nearest(x[members], min(k, len(members) - 1))
+            second = near[first, rng.integers(0, near.shape[1], missing)]
+        share = rng.random((missing, 1)).astype(x.dtype)
+        a, b = x[members[first]], x[members[second]]
+        made.append(a + share * (b - a))
+        of.append(np.full(missing, label))
+    return np.concatenate(made), np.concatenate(of)
+
+
+def nearest(x: Floats, k: int) -> Ints:
+    """The k nearest other rows of each row of x float (n, d), nearest first: int64 (n, k), 1 <= k < n.
+
+    Ties go to the earlier row; a row equal to another is a neighbour like any.
+    """
+    centred = np.asarray(x, np.float64) - x.mean(0, dtype=np.float64)  # keeps the digits of small distances
+    square = (centred**2).sum(1)
+    found = np.empty((len(x), k), np.int64)
+    for start in range(0, len(x), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(x)))
+        distance = square[None] - 2 * centred[rows] @ centred.T  # less the row's own square, which orders nothing
+        distance[np.arange(len(rows)), rows] = np.inf
+        found[rows] = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    return found
 
 
 def _labels(labels: ArrayLike) -> Ints:
