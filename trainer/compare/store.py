@@ -7,6 +7,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +107,13 @@ class Store:
 
     def fingerprint(self, candidate: Candidate) -> str:
         """Hash of all that decides what is learned from a split. Name and logit adjustment, which is one subtraction
-        afterwards, take no part.
+        afterwards, take no part; nor do fields at their default, so that a new field costs no new training.
         """
-        return self._key(candidate, replace(candidate.recipe, name="", tau=0.0).to_json())
+        recipe = candidate.recipe.to_json()
+        usual = Recipe("").to_json()
+        unusual = {field: value for field, value in recipe.items() if value != usual[field]}
+        decides = {field: value for field, value in unusual.items() if field not in ("name", "tau")}
+        return self._key(candidate, version("lineguard"), decides)
 
     def _key(self, candidate: Candidate, *parts: object) -> str:
         settings = self.settings(candidate)
