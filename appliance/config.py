@@ -127,6 +127,13 @@ class DiskSection(Section):
     hold_mib: int = Field(default=64, ge=0, description="less than this free: HOLD; rejects still get their rows")
 
 
+class RetentionSection(Section):
+    """How long verdict rows stay. The audit, open alerts and rows that a person has judged are never removed."""
+
+    days: int = Field(default=0, ge=0, le=36_500, description="older rows go, by the wall clock; 0 = of any age")
+    max_mib: int = Field(default=16_384, ge=0, le=100_000_000, description="beyond it the oldest go; 0 = no limit")
+
+
 class DriftSection(Section):
     """Drift of the predictions against the bundle's own baseline."""
 
@@ -147,6 +154,7 @@ class Station(Section):
     drift: DriftSection = DriftSection()
     evidence: EvidenceSection = EvidenceSection()
     disk: DiskSection = DiskSection()
+    retention: RetentionSection = RetentionSection()
 
 
 def load_station(path: Path) -> Station:

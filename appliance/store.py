@@ -125,7 +125,7 @@ class Store:
             for row, bin_ in zip(rows, self._bins, strict=True)
             if bin_ is not None
         )
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.executemany(_INSERT, rows)
             db.executemany(_TALLY, [(*key, parts) for key, parts in tally.items()])
             db.executemany(_HISTOGRAM, [(*key, parts) for key, parts in histogram.items()])
@@ -146,7 +146,7 @@ class Store:
         rejected = [_rejected(row, reason) for row in rows]
         moves = Counter((row.camera, row.reason) for row in rejected)
         moves.subtract(Counter((row.camera, row.reason) for row in rows))
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.executemany(
                 "UPDATE verdict SET verdict = ?, reason = ? WHERE seq = ?",
                 [(row.verdict, row.reason, row.seq) for row in rejected],
@@ -157,11 +157,11 @@ class Store:
     def alert(self, kind: str, message: str) -> AlertRow:
         """Write an alert, at once. Raises StoreError."""
         now = utc_now()
-        with self._transaction() as db:
+        with self.transaction() as db:
             number = db.execute(
                 "INSERT INTO alert (utc, kind, message) VALUES (?, ?, ?) RETURNING id", (now, kind, message)
             ).fetchone()[0]
-            self._audit(AuditEntry(now, "daemon", f"alert {number} {kind}", "", message))
+            self.append_audit("daemon", f"alert {number} {kind}", "", message, now)
         return AlertRow(id=number, utc=now, kind=kind, message=message)
 
     def acknowledge(self, alert: int, operator: str) -> None:
@@ -174,19 +174,19 @@ class Store:
         if not operator.strip():
             raise InputError("operator: give the name of the person who acknowledges the alert")
         now = utc_now()
-        with self._transaction() as db:
+        with self.transaction() as db:
             changed = db.execute(
                 "UPDATE alert SET acknowledged_by = ?, acknowledged_utc = ? WHERE id = ? AND acknowledged_by = ''",
                 (operator, now, alert),
             ).rowcount
             if changed != 1:
                 raise InputError(f"alert {alert}: not open; refresh the list of alerts")
-            self._audit(AuditEntry(now, operator, f"acknowledge alert {alert}", "open", "acknowledged"))
+            self.append_audit(operator, f"acknowledge alert {alert}", "open", "acknowledged", now)
 
     def audit(self, actor: str, action: str, old: str = "", new: str = "") -> None:
         """Append to the audit, at once. Raises StoreError."""
-        with self._transaction():
-            self._audit(AuditEntry(utc_now(), actor, action, old, new))
+        with self.transaction():
+            self.append_audit(actor, action, old, new)
 
     def audit_configuration(self, actor: str, values: str) -> None:
         """Put the station's configuration on record where it is not the one recorded last. Raises StoreError."""
@@ -212,8 +212,12 @@ class Store:
         self.connection.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """BEGIN IMMEDIATE ... COMMIT, or nothing at all; the audit's head moves only with the commit."""
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE ... COMMIT, or nothing at all; the audit's head moves only with the commit.
+
+        Raises:
+            StoreError: nothing was written.
+        """
         head = self._head
         try:
             self.connection.execute("BEGIN IMMEDIATE")
@@ -227,8 +231,10 @@ class Store:
                 raise StoreError(f"{self.path}: {error}") from error
             raise
 
-    def _audit(self, entry: AuditEntry) -> None:
-        entry = AuditEntry(*(text.encode("utf-8", "replace").decode() for text in entry))
+    def append_audit(self, actor: str, action: str, old: str, new: str, utc: str = "") -> None:
+        """Append to the audit, within a transaction."""
+        texts = (utc or utc_now(), actor, action, old, new)
+        entry = AuditEntry(*(text.encode("utf-8", "replace").decode() for text in texts))
         self._head = Checkpoint(self._head.entries + 1, chained(self._head.hash, entry))
         fields = (*entry, self._head.hash)
         self.connection.execute("INSERT INTO audit (utc, actor, action, old, new, hash) VALUES (?,?,?,?,?,?)", fields)

@@ -30,6 +30,7 @@ from appliance.outputs import TallyOutput
 from appliance.paths import StationPaths
 from appliance.sizing import fitting_batch, window
 from appliance.store import Store
+from appliance.upkeep import Upkeep
 from appliance.wire import FrameNote, WireError
 
 TICK_NS = 200_000_000
@@ -60,6 +61,7 @@ class Supervisor:
         self._stop_at_ns: int | None = None
         self._ended_by = ""
         baseline = model.bundle.variant(model.variant).baseline.counts
+        self._upkeep = Upkeep(station, store, self._health)
         self._output = TallyOutput()
         self._ledger = Ledger(store, station.station.lot, model.bundle.sha256, self._output)
         drift = DriftMonitor(baseline, station.drift.window, station.drift.false_alarm)
@@ -239,6 +241,8 @@ class Supervisor:
     def _commit(self, now_ns: int) -> None:
         """Group commit; while the database takes no rows, nothing passes."""
         if self._ledger.commit(now_ns):
+            if "database" in self._health.condition.holds:
+                self._health.alert("DATABASE", f"took no rows for a while: {self._health.condition.holds['database']}")
             self._health.clear("database")
         elif self._ledger.queued > QUEUED_MAX:
             self._health.fail(f"database: {self._ledger.failure}")
@@ -265,6 +269,7 @@ class Supervisor:
                 self._health.alert("CAMERA", trouble)
             if camera.looping:
                 self._health.fail(f"camera {camera.name}: {camera.trouble}; restarted too often")
+        self._upkeep.tick(now_ns)
         notify("WATCHDOG=1")
 
     def _lose_engine(self, why: str, now_ns: int) -> None:

@@ -57,7 +57,7 @@ def test_the_same_frames_twice_give_identical_scores(tmp_path: Path) -> None:
     first, second = rows(config, query.format("L1")), rows(config, query.format("L2"))
     assert len(first) == 40
     assert first == second
-    assert rows(config, "SELECT seq, serial FROM verdict") == [(i, str(i)) for i in range(1, 81)]
+    assert rows(config, "SELECT seq, serial FROM verdict ORDER BY seq") == [(i, str(i)) for i in range(1, 81)]
 
 
 def test_verdicts_are_those_of_the_labels(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ import click
 
 from appliance.audit import verify_chain
 from appliance.messages import Reason
+from appliance.retention import Retention
 from appliance.store import Store, VerdictRow
 from calibration.cli_support import emit, key_values, progress
 from calibration.errors import InputError
@@ -76,7 +77,7 @@ class Outcome:
 
 
 def record(random: Random, rewrite: Callable[[], Rewrite], directory: Path) -> Recording:
-    """Let the store work on a recorded disk: start, groups of rows, alerts, audit, restarts, checkpoints.
+    """Let the store work on a recorded disk: start, groups of rows, alerts, audit, retention, restarts.
 
     One recording in three begins with a database of the first release, and so with its migration.
     """
@@ -126,7 +127,9 @@ def _work(random: Random, store: Store, last: list[VerdictRow]) -> Callable[[], 
         return lambda: store.audit("Jana", "threshold", "0.3", str(random.random()))
     if kind < 0.3 and alerts:
         return lambda: store.acknowledge(alerts[0].id, "Jana")
-    if kind < 0.4 and last:
+    if kind < 0.35:
+        return lambda: Retention(store, 0, 1).step(time.time())
+    if kind < 0.45 and last:
         late = [last.pop() for _ in range(min(3, len(last)))]
         return lambda: store.revoke(late, Reason.LATE)
     last[:] = [_row(random, store.next_seq + i) for i in range(random.choice((1, 4, 64)))]
