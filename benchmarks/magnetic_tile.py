@@ -1,8 +1,8 @@
 """Recipes on a natural long tail, as docs/results.md reports it: `python -m benchmarks.magnetic_tile DATA_DIR`.
 
 DATA_DIR holds the magnetic tile photographs (Huang et al., "Saliency of magnetic tile surface defects") in one folder
-a class, with groups.csv. They are imported, and `trainer compare` runs the declared recipes over grouped folds; a few of
-them also over random folds, for what leakage is worth. Stopped and started again, it goes on where it was.
+a class, with groups.csv. They are imported, and `trainer compare` runs the declared recipes over grouped folds, a few
+of them over random folds too, for what leakage is worth. Stopped and started again, it goes on where it was.
 """
 
 from __future__ import annotations
