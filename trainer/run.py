@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,15 @@ def read_settings(run: Path) -> RunSettings:
 def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | None) -> RunSettings:
     """Settings of a new run; ``size`` is (height, width), or None to choose it from the frames.
 
-    Raises InputError where fewer than two classes have training images.
+    Raises InputError where fewer than two classes have training images, or a class has one image in all.
     """
+    images = Counter(item.label for item in dataset.items)
+    for name in dataset.classes:
+        if images[name] == 1:
+            raise InputError(
+                f"{dataset.folder or dataset.name}: class {name!r} has one image, which cannot be learned from and "
+                "measured on; add images of it, or merge it into another class"
+            )
     present = np.unique(dataset.labels("train"))
     if len(present) < 2:
         names = ", ".join(repr(dataset.classes[i]) for i in present) or "none"

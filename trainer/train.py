@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calibration.errors import InputError
 from trainer.checkpoint import Progressed, State
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
+from trainer.data.sampling import sample_rows, seen_counts
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
-from trainer.head import fit_head, validation_score
+from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.losses import focal_loss, sample_weights
 from trainer.models.classifier import Classifier, save_run_model
 from trainer.recipes import Recipe
@@ -39,7 +41,8 @@ class TrainResult:
     Attributes:
         run: its folder. settings: what it was told, with the input size and its reason.
         epochs: done in all; kept_epoch: whose weights were kept (0: the head on the frozen backbone).
-        val_score: best NLL of the validation split at its best temperature, nats; lower is better.
+        val_score: NLL of the validation split at its best temperature, nats, of the best epoch or of the head fitted
+            anew, before logit adjustment; lower is better.
         seconds: wall time of this call.
     """
 
@@ -70,11 +73,13 @@ def train(
         progress: called with (what is being done, how many are done, of how many).
 
     Raises:
-        InputError: the dataset cannot be trained on, or the run folder holds another training.
+        InputError: the dataset cannot be trained on (by this recipe), or the run folder holds another training.
     """
     started = time.monotonic()
     keep_freed_memory()
     settings = plan(dataset, recipe, seed, size)
+    if recipe.tau:
+        _check_every_class(dataset, recipe)
     claim(run, settings)
     splits = {name: _load(dataset, settings, name, progress) for name in ("train", "val", "test")}
     fold = Fold(splits["train"], splits["val"], recipe, seed)
@@ -88,22 +93,26 @@ def train(
     lower_val = Activations(model, fold.val.images, recipe.frozen_stages)
     lower_val.fill(progress, "frozen layers (validation)")
 
-    state = start(model, recipe)
+    state, learned_by = start(model, recipe), replace(fold, recipe=recipe.of_the_backbone)
     if not state.restore(run / CHECKPOINT, settings.fingerprint):
-        state.at.best_score = start_head(model, fold, lower, lower_val, progress)
+        state.at.best_score = start_head(model, learned_by, lower, lower_val, progress)
         state.keep_best()
-    for _ in fine_tune(model, fold, lower, lower_val, state, progress):
+    for _ in fine_tune(model, learned_by, lower, lower_val, state, progress):
         state.save(run / CHECKPOINT, settings.fingerprint)
 
     state.load(state.best)
+    at, score = state.at, state.at.best_score
+    if recipe.retrain_head:
+        score = start_head(model, fold, lower, lower_val, progress)
+    if recipe.tau:
+        adjust_bias(model, fold.seen * fold.class_weights.numpy(), recipe.tau)
     save_run_model(model, dataset.classes, run / MODEL)
     for name in ("val", "test"):
         logits = predict(model, splits[name].images, progress, f"scoring {name}")
         scores_of(settings, splits[name], logits).write(run / f"scores.{name}.csv")
-    (run / LOG).write_text("".join(json.dumps(line) + "\n" for line in state.at.history), encoding="utf-8")
-    at = state.at
-    result = TrainResult(run, settings, at.epoch, at.kept_epoch, at.best_score, time.monotonic() - started)
-    outcome = {"epochs": at.epoch, "kept_epoch": at.kept_epoch, "val_score": at.best_score}
+    (run / LOG).write_text("".join(json.dumps(line) + "\n" for line in at.history), encoding="utf-8")
+    result = TrainResult(run, settings, at.epoch, at.kept_epoch, score, time.monotonic() - started)
+    outcome = {"epochs": at.epoch, "kept_epoch": at.kept_epoch, "val_score": score}
     write_json(run / SETTINGS, {**settings.to_json(), **outcome, "seconds": round(result.seconds, 1)})
     return result
 
@@ -126,14 +135,19 @@ class Fold:
         return self.train.soft.copy() if self.recipe.soft_labels else one_hot
 
     @property
+    def seen(self) -> NDArray[np.int64]:
+        """int64 (classes,): samples of each class that an epoch shows, after resampling or SMOTE."""
+        counts = seen_counts(self.train.labels, self.train.soft.shape[1], self.recipe.sampling)
+        return np.where(counts > 0, counts.max(), 0) if self.recipe.smote else counts
+
+    @property
     def class_weights(self) -> Tensor:
-        """float32 (classes,), mean 1 over the training samples."""
-        counts = np.bincount(self.train.labels, minlength=self.train.soft.shape[1])
-        return sample_weights(counts, self.recipe.balance)
+        """float32 (classes,), mean 1 over the samples seen."""
+        return sample_weights(self.seen, self.recipe.balance)
 
 
 def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Activations, progress: Progress) -> float:
-    """Fit the linear head on the frozen backbone's features; returns its validation score.
+    """Fit the linear head on the backbone's features as it stands; returns its validation score.
 
     Fine-tuning starts from it too: a random head would first tear the pretrained features apart (Kumar et
     al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022).
@@ -142,8 +156,7 @@ def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Act
     features = embed_all(model, lower, progress, "features")
     return fit_head(
         model,
-        features.reshape(-1, model.features),
-        np.tile(fold.targets, (len(features), 1)),
+        *learning_set(features, fold.train.labels, fold.targets, fold.recipe, fold.seed),
         embed_all(model, lower_val, progress, "features (validation)")[0],
         fold.val.labels,
         fold.recipe,
@@ -176,12 +189,17 @@ def fine_tune(
     recipe = fold.recipe
     targets, class_weights = torch.from_numpy(fold.targets), fold.class_weights
     steps = max(len(fold.train.labels) // recipe.batch, LEAST_STEPS)
+
+    def rows_of_a_round(rng: np.random.Generator) -> NDArray[np.int64]:
+        return sample_rows(fold.train.labels, recipe.sampling, rng)
+
     while state.at.epoch < recipe.epochs and state.at.epoch - state.at.best_epoch < recipe.patience:
         epoch, losses = state.at.epoch, []
         torch.manual_seed(fold.seed * 10_007 + epoch)  # of dropout
         mixing = np.random.default_rng([5, fold.seed, epoch])
         model.train()
-        for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, (fold.seed, epoch)):
+        key = (fold.seed, epoch)
+        for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, key, rows_of_a_round):
             set_rate(state.optimiser, recipe, state.at.step / (recipe.epochs * steps))
             inputs, wanted = mix(lower.get(rows, copies), targets[torch.from_numpy(rows)], recipe.mixup, mixing)
             loss = focal_loss(
@@ -227,14 +245,21 @@ def predict_lower(model: Classifier, lower: Activations) -> NDArray[np.float32]:
 
 
 def draw_batches(
-    frames: int, copies: int, steps: int, batch: int, key: tuple[int, int]
+    frames: int,
+    copies: int,
+    steps: int,
+    batch: int,
+    key: tuple[int, int],
+    rows_of_a_round: Callable[[np.random.Generator], NDArray[np.int64]] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """``steps`` batches of (frame, copy) indices, int64 (batch,) each: every frame once before any comes
-    again.
+    again, or round after round of what ``rows_of_a_round`` draws.
     """
     rng = np.random.default_rng([2, *key])
-    rounds = -(-steps * batch // frames)
-    rows = np.concatenate([rng.permutation(frames) for _ in range(rounds)])
+    rounds: list[NDArray[np.int64]] = []
+    while sum(map(len, rounds)) < steps * batch:
+        rounds.append(rng.permutation(frames) if rows_of_a_round is None else rows_of_a_round(rng))
+    rows = np.concatenate(rounds)
     for start_row in range(0, steps * batch, batch):
         yield rows[start_row : start_row + batch], rng.integers(0, copies, batch)
 
@@ -245,6 +270,16 @@ def set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> N
     rate = recipe.learning_rate * warm * (1 + math.cos(math.pi * done)) / 2
     for group in optimiser.param_groups:
         group["lr"] = rate * group["share"]
+
+
+def _check_every_class(dataset: Dataset, recipe: Recipe) -> None:
+    present = {item.label for item in dataset.of("train")}
+    for name in dataset.classes:
+        if name not in present:
+            raise InputError(
+                f"{dataset.folder or dataset.name}: class {name!r} has no training image, so logit adjustment knows no "
+                f"share of it; add images of it, or set tau of recipe {recipe.name} to 0"
+            )
 
 
 def _load(dataset: Dataset, settings: RunSettings, name: str, progress: Progress) -> LoadedSplit:

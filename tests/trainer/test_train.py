@@ -269,5 +269,5 @@ def test_a_recipe_out_of_range_names_its_field(field: str, value: object) -> Non
 def test_recipes_survive_json() -> None:
     """What run.json holds is the recipe itself; a field of a later version is refused."""
     assert Recipe.from_json(json.loads(json.dumps(FULL.to_json()))) == FULL
-    with pytest.raises(InputError, match="mixup"):
-        Recipe.from_json({**FULL.to_json(), "mixup": 1})
+    with pytest.raises(InputError, match="cutmix"):
+        Recipe.from_json({**FULL.to_json(), "cutmix": 1})
