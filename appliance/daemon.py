@@ -10,8 +10,9 @@ from appliance.desk import Summary
 from appliance.engine_link import Model
 from appliance.lock import station_lock
 from appliance.paths import StationPaths, make_directories
+from appliance.quarantine import open_store
 from appliance.sources import open_source
-from appliance.store import Store
+from appliance.store import Store, StoreError
 from appliance.supervisor import Progress, Supervisor
 from calibration.errors import InputError
 from calibration.preprocess import GeometryError
@@ -49,8 +50,7 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
     paths = StationPaths.of(station.station.data)
     make_directories(paths)
     with station_lock(paths.lock):
-        store = Store(paths.database)
-        store.wait_at_most(LOCK_WAIT_S)
+        store = _opened(paths)
         try:
             store.audit_configuration(somebody(), station.model_dump_json())
             while True:
@@ -68,8 +68,20 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
                 Device(chosen.trial_root, who=f"appliance {station.station.name}", wait_s=5.0).reject(
                     chosen.bundle.sha256, outcome
                 )
+        except StoreError as error:
+            raise InputError(f"{error}; make room on its disk and start again") from None
         finally:
             store.close()
+
+
+def _opened(paths: StationPaths) -> Store:
+    """The station's database. Raises InputError."""
+    try:
+        store = open_store(paths)
+        store.wait_at_most(LOCK_WAIT_S)
+    except (StoreError, OSError) as error:
+        raise InputError(f"{paths.database}: {error}; make room on its disk, and let this user write to it") from None
+    return store
 
 
 def choose_bundle(path: Path, repair: bool = True) -> Chosen:

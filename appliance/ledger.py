@@ -12,7 +12,7 @@ from appliance.judge import Judgement, PassToken
 from appliance.messages import Counts, Reason, RejectRow, Verdict
 from appliance.monitor.statistics import Statistics
 from appliance.outputs import Output
-from appliance.store import Store, StoreError, VerdictRow, utc_text
+from appliance.store import DatabaseLostError, Store, StoreError, VerdictRow, utc_text
 from appliance.wire import MissNote
 
 GROUP_NS = 30_000_000
@@ -29,6 +29,7 @@ class Ledger:
     Attributes:
         statistics: rate and latency, counted when rows are durable.
         failure: why the last commit failed; empty when it did not.
+        lost: it failed because the database can never be used again.
         rows: made durable in this run.
     """
 
@@ -46,7 +47,7 @@ class Ledger:
         self._new_rejects: deque[VerdictRow] = deque(maxlen=SHOWN)
         self._second, self._second_text = 0, ""
         self.statistics = Statistics()
-        self.failure = ""
+        self.failure, self.lost = "", False
         self.rows = 0
 
     def judged(
@@ -96,7 +97,7 @@ class Ledger:
             self._tokens.clear()
             self._store.withhold(Reason.LOG)
             self._due_ns = now_ns + RETRY_NS
-            self.failure = str(error)
+            self.failure, self.lost = str(error), isinstance(error, DatabaseLostError)
             return False
         self._late = []
         self.failure = ""

@@ -49,6 +49,11 @@ class StationPaths:
         return self.data / "evidence"
 
     @property
+    def quarantine(self) -> Path:
+        """Directory of databases that were damaged."""
+        return self.data / "quarantine"
+
+    @property
     def lock(self) -> Path:
         """Held by flock as long as a daemon owns the station; contains its pid."""
         return self.data / "station.lock"

@@ -6,6 +6,7 @@ rows it has committed may become a PASS.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,14 @@ BUSY_S = 2.0
 
 class StoreError(RuntimeError):
     """The database does not take rows at the moment: no PASS may leave; try again."""
+
+
+class DatabaseLostError(StoreError):
+    """The database is damaged, or its file is gone: it will never take rows again."""
+
+
+class DamagedError(InputError):
+    """The file is no database, or a damaged one."""
 
 
 class VerdictRow(NamedTuple):
@@ -96,8 +105,9 @@ class Store:
             self.tally: Counter[tuple[str, str]] = history.tally(self.connection)
             last = self.connection.execute("SELECT max(seq) FROM verdict").fetchone()[0]
             head = read_head(self.connection)
+            self._inode = os.stat(path).st_ino
         except sqlite3.Error as error:
-            raise InputError(_explain(path, error)) from None
+            raise _explained(path, error) from None
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         self.next_seq: int = (last or 0) + 1
@@ -223,13 +233,23 @@ class Store:
             self.connection.execute("BEGIN IMMEDIATE")
             yield self.connection
             self.connection.execute("COMMIT")
+            self._check_place()
         except BaseException as error:
             self._head = head
             with suppress(sqlite3.Error):  # the disk may have done so already
                 self.connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise StoreError(f"{self.path}: {error}") from error
+                raise (DatabaseLostError if _is_damage(error) else StoreError)(f"{self.path}: {error}") from error
             raise
+
+    def _check_place(self) -> None:
+        """What was committed lies in the file that the next start will open."""
+        try:
+            found = os.stat(self.path).st_ino
+        except OSError as error:
+            raise DatabaseLostError(f"{self.path}: {error.strerror}: the file was taken away") from None
+        if found != self._inode:
+            raise DatabaseLostError(f"{self.path}: another file was put in its place")
 
     def append_audit(self, actor: str, action: str, old: str, new: str, utc: str = "") -> None:
         """Append to the audit, within a transaction."""
@@ -259,10 +279,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
+def _is_damage(error: sqlite3.Error) -> bool:
+    """SQLITE_CORRUPT and SQLITE_NOTADB have no exception of their own, but all others have."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def _explained(path: Path, error: sqlite3.Error) -> InputError:
     text = str(error)
     if "locked" in text:
-        return f"{path}: the database is locked by another process; stop the program that holds it and start again"
-    if isinstance(error, sqlite3.OperationalError):
-        return f"{path}: {text}; set station.data to a directory that this user may write, with free space"
-    return f"{path}: {text}; move the damaged database away and start again (a new one is made)"
+        return InputError(
+            f"{path}: the database is locked by another process; stop the program that holds it and start again"
+        )
+    if _is_damage(error):
+        return DamagedError(f"{path}: {text}; move the damaged database away and start again (a new one is made)")
+    return InputError(f"{path}: {text}; set station.data to a directory that this user may write, with free space")
