@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from trainer.features import Progress, silent
+from trainer.models.attention_crop import AttentionCrop
 from trainer.models.classifier import PIXEL_MEAN, PIXEL_SCALE, Classifier
 
 FRAMES, PIXELS, LOGITS = "frames", "pixels", "logits"
@@ -33,9 +34,11 @@ class _Core(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.separated() if isinstance(model, AttentionCrop) else model
 
     def forward(self, pixels: Tensor) -> Tensor:
+        if isinstance(self.model, AttentionCrop):
+            return self.model.classify(self.model.look(pixels))
         maps = self.model.backbone.upper(self.model.backbone.lower(pixels, 0), 0)
         return self.model.classify(self.model.pool(*maps))
 

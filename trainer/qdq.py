@@ -35,6 +35,9 @@ VariantName = Literal["cpu", "trt"]
 SQUASHING = ("Clip", "Relu")
 """Activations that a saturating range can stand for."""
 
+PIXEL_MOVERS = ("AveragePool", "GatherElements", "Reshape")
+"""Nodes whose output is made of grey levels where their input is."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -81,7 +84,7 @@ class Plan:
 
 def plan_cpu(core: ModelProto, spans: Spans) -> Plan:
     """Every input and output of a convolution, and sums of two quantised tensors: integers all the way."""
-    steps: dict[str, Step] = {PIXELS: pixel_step("cpu")}
+    steps: dict[str, Step] = {name: pixel_step("cpu") for name in pixel_tensors(core)}
     dropped: dict[str, str] = {}
     readers, constants = consumers(core), initializers(core)
 
@@ -104,12 +107,22 @@ def plan_cpu(core: ModelProto, spans: Spans) -> Plan:
 
 def plan_trt(core: ModelProto, spans: Spans) -> Plan:
     """The inputs of convolutions, read so by residual sums too; all else is TensorRT's to fuse."""
+    pixels = pixel_tensors(core)
     steps = {
-        node.input[0]: pixel_step("trt") if node.input[0] == PIXELS else symmetric(*spans[node.input[0]].whole)
+        node.input[0]: pixel_step("trt") if node.input[0] in pixels else symmetric(*spans[node.input[0]].whole)
         for node in core.graph.node
         if node.op_type == "Conv"
     }
     return Plan(steps, {}, ("Conv", "Add"))
+
+
+def pixel_tensors(core: ModelProto) -> list[str]:
+    """The pixels, and what is cut out of them or averaged: all on the pixels' own grid of grey levels."""
+    found = [PIXELS]
+    for node in core.graph.node:
+        if node.op_type in PIXEL_MOVERS and node.input[0] in found:
+            found.extend(node.output)
+    return found
 
 
 def stands_for_range(node: NodeProto, constants: dict[str, NDArray[np.generic]], spans: Spans) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from calibration.preprocess import PreprocessSpec
 from calibration.scores import Scores
 from trainer.data.loader import LoadedSplit, spec_for
 from trainer.data.manifest import Dataset
+from trainer.models.attention_crop import config_from_json, with_crops
 from trainer.models.classifier import ClassifierConfig
-from trainer.recipes import Recipe, choose_input_size
+from trainer.recipes import FRAME_BUDGET, PIXEL_BUDGET, Recipe, choose_input_size
 
 VERSION = 1
 MODEL, SETTINGS, LOG, CHECKPOINT = "model.safetensors", "run.json", "log.jsonl", "checkpoint/last.safetensors"
@@ -71,7 +72,7 @@ class RunSettings:
         if (version := values.pop("version")) != VERSION:
             raise InputError(f"version is {version}, this trainer reads {VERSION}; train again")
         values["recipe"] = Recipe.from_json(values["recipe"])
-        values["model"] = ClassifierConfig.from_json(values["model"])
+        values["model"] = config_from_json(values["model"])
         values["spec"] = PreprocessSpec.from_json(values["spec"])
         return cls(**{**values, "classes": tuple(values["classes"])})
 
@@ -109,10 +110,11 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
             "a classifier needs at least two"
         )
     if size is None:
-        height, width, reason = choose_input_size(dataset.frame_heights, dataset.frame_widths)
+        budget = FRAME_BUDGET if recipe.crops else PIXEL_BUDGET
+        height, width, reason = choose_input_size(dataset.frame_heights, dataset.frame_widths, budget)
     else:
         (height, width), reason = size, f"set by hand ({size[1]}x{size[0]})"
-    return RunSettings(
+    settings = RunSettings(
         recipe=recipe,
         seed=seed,
         model=ClassifierConfig(
@@ -133,6 +135,7 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
         data="" if dataset.folder is None else str(dataset.folder),
         torch_version=torch.__version__,
     )
+    return replace(settings, model=with_crops(settings.model, recipe.crops, height, width))
 
 
 def claim(run: Path, settings: RunSettings) -> None:

@@ -26,6 +26,7 @@ from trainer.data.sampling import sample_rows, seen_counts
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
 from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.losses import focal_loss, sample_weights
+from trainer.models.attention_crop import AttentionCrop, build
 from trainer.models.classifier import Classifier, save_run_model
 from trainer.recipes import Recipe
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, claim, plan, scores_of, write_json
@@ -84,8 +85,11 @@ def train(
     splits = {name: _load(dataset, settings, name, progress) for name in ("train", "val", "test")}
     fold = Fold(splits["train"], splits["val"], recipe, seed)
 
-    model = Classifier(settings.model)
+    model = build(settings.model)
     model.load_imagenet()
+    if isinstance(model, AttentionCrop):
+        good = fold.train.labels == dataset.classes.index(dataset.ok_class)
+        model.fit_locator(fold.train.images, good, progress)
     model.backbone.freeze_lower(recipe.frozen_stages)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lower = Activations(model, fold.train.images, recipe.frozen_stages, recipe.flips, recipe.jitter, seed)

@@ -154,12 +154,14 @@ def load_run_model(path: Path) -> tuple[Classifier, list[str]]:
 
     Raises InputError where the file is missing, is not such a file, or does not fit its own configuration.
     """
+    from trainer.models.attention_crop import build, config_from_json  # here, since it builds on this module
+
     remedy = "train again, or restore the file"
     try:
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata() or {}
         described = json.loads(metadata["model"])
-        model = Classifier(ClassifierConfig.from_json(described["config"]))
+        model = build(config_from_json(described["config"]))
         model.load_state_dict(load_file(path))
         classes = [str(name) for name in described["classes"]]
     except FileNotFoundError as error:
