@@ -13,7 +13,7 @@ PROGRAMS = ("calibration", "trainer", "deploy", "appliance")
 
 EXPECTED = {
     "calibration": {"report"},
-    "trainer": {"import elpv", "import folder", "train", "export", "release", "evaluate"},
+    "trainer": {"import elpv", "import folder", "compare", "train", "export", "release", "evaluate"},
     "deploy": {"push", "status", "rollback"},
     "appliance": {"run", "status", "tui", "doctor"},
 }
