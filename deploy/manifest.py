@@ -68,13 +68,39 @@ class Baseline(Strict):
         return self
 
 
+class EscapeBound(Strict):
+    """The bound on the escape rate that a rule was released with, as calibration.conformal.EscapeBound states it.
+
+    alpha: in mean over calibration sets and parts, a defect escapes with at most this probability.
+    defects: of the validation fold that it rests on; groups where several images show one part.
+    threshold: the largest defect probability up to which parts may pass.
+    """
+
+    alpha: float = Field(gt=0, lt=1)
+    method: Literal["conformal risk control"]
+    defects: int = Field(ge=1)
+    threshold: Share
+
+
 class Variant(Strict):
-    """One exported model with all that was fitted on its own scores."""
+    """One exported model with all that was fitted on its own scores.
+
+    escape_bound: None where the thresholds were chosen by cost alone.
+    """
 
     model: Literal["model.cpu.onnx", "model.trt.onnx"]
     rule: DecisionRule
     parity: Parity
     baseline: Baseline
+    escape_bound: EscapeBound | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Variant:
+        if self.escape_bound and self.rule.ok_below > self.escape_bound.threshold:
+            raise ValueError(
+                f"rule: ok_below is {self.rule.ok_below}, above the {self.escape_bound.threshold} of its escape_bound"
+            )
+        return self
 
 
 class Golden(Strict):

@@ -14,10 +14,12 @@ from calibration.errors import InputError
 from trainer.cli_compare import compare_command
 from trainer.cli_distill import distill_command
 from trainer.cli_import import import_group
+from trainer.cli_labels import labels_group
 from trainer.cli_support import check_run, parse_size, stages
 from trainer.data.manifest import SPLITS, read_dataset
 
 if TYPE_CHECKING:
+    from calibration.conformal import EscapeBound
     from calibration.metrics import Interval
     from trainer.evaluate import SplitReport
 
@@ -30,6 +32,7 @@ def main() -> None:
 
 cli = main
 main.add_command(import_group)
+main.add_command(labels_group)
 main.add_command(compare_command)
 main.add_command(distill_command)
 
@@ -155,6 +158,11 @@ cost = click.FloatRange(min=0, min_open=True)
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of defects on the line. Default: that of the validation images, which errs on the strict side.",
 )
+@click.option(
+    "--max-escape",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Bound on the expected escape rate, e.g. 0.01. Refused where validation has too few defects (99 for 1 %).",
+)
 @json_option
 def release_command(
     run: Path,
@@ -164,6 +172,7 @@ def release_command(
     cost_overkill: float,
     cost_review: float,
     prevalence: float | None,
+    max_escape: float | None,
     as_json: bool,
 ) -> None:
     """Calibrate the exported RUN, choose its thresholds for the costs given, and write the bundle with its report.
@@ -178,7 +187,7 @@ def release_command(
 
     costs = Costs(escape=cost_escape, overkill=cost_overkill, review=cost_review)
     with stages() as progress:
-        result = release_run(run, out, costs, name, progress, prevalence)
+        result = release_run(run, out, costs, name, progress, prevalence, max_escape)
     for sentence in result.warnings:
         warn(sentence)
     rule, measured = result.fitted[MAIN].rule, result.measured[MAIN]
@@ -186,6 +195,7 @@ def release_command(
         "bundle": f"{result.bundle} ({result.size / 2**20:.1f} MiB, {result.goldens} goldens)",
         "report": str(run / "report.html"),
         "thresholds": f"OK up to {rule.ok_below:.3f}, DEFECT from {rule.defect_above:.3f}, between them UNSURE",
+        "escape bound": _bound(result.fitted[MAIN].bound),
         "temperature": f"{rule.temperature:.3f}",
         "test parts (defects)": f"{measured.parts} ({measured.defects})",
     }
@@ -194,6 +204,10 @@ def release_command(
     if ece := measured.figures.get("ece"):
         rows["ECE"] = f"{ece:.3f}"
     emit(result, as_json, key_values(f"{result.name}: INT8 on CPU, test split", rows))
+
+
+def _bound(bound: EscapeBound | None) -> str:
+    return "none stated" if bound is None else f"{bound.alpha:.4g} in mean, from {bound.defects} validation defects"
 
 
 def _is_bundle(path: Path) -> bool:

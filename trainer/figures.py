@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from calibration.conformal import EscapeBound, escape_bound
+from calibration.crossfit import group_index
 from calibration.decision import DecisionRule
 from calibration.errors import InputError
 from calibration.histogram import confidence_histogram
@@ -31,6 +34,7 @@ class Fitted:
         parts, defects: of the fold.
         baseline: parts per bin of defect probability, for the drift monitor.
         ece_before, ece_after: without and with the temperature.
+        bound: on the escape rate, which limits the rule's ok_below; None where none was stated.
     """
 
     rule: DecisionRule
@@ -40,6 +44,7 @@ class Fitted:
     baseline: tuple[int, ...]
     ece_before: float
     ece_after: float
+    bound: EscapeBound | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,23 @@ class Measured:
     detail: SplitReport
 
 
-def fit(scores: Scores, costs: Costs, prevalence: float | None, model_sha256: str, spec: PreprocessSpec) -> Fitted:
+def fit(
+    scores: Scores,
+    costs: Costs,
+    prevalence: float | None,
+    model_sha256: str,
+    spec: PreprocessSpec,
+    max_escape: float | None = None,
+) -> Fitted:
     """Temperature, thresholds and drift baseline of one exported model from its validation scores.
 
+    Args:
+        max_escape: bound on the expected escape rate, in (0, 1); None lets the costs alone decide. The bound takes
+            the fold for parts the model has not seen; that the fold also chose the epoch kept, and gave one
+            temperature, it does not know of: the test fold's escape rate is the check.
+
     Raises:
-        InputError: the fold holds no defects, or nothing but defects.
+        InputError: the fold holds no defects, or nothing but defects, or too few to bound the escape rate.
     """
     defects, parts = int(scores.is_defect.sum()), len(scores.labels)
     if defects == 0 or defects == parts:
@@ -81,7 +98,9 @@ def fit(scores: Scores, costs: Costs, prevalence: float | None, model_sha256: st
     widest = float(np.nextafter(0.5, 1))
     draft = DecisionRule(scores.classes, scores.ok_class, temperature, 0.5, widest, model_sha256, spec.sha256)
     probability = draft.defect_probability(scores.logits)
-    chosen = choose_thresholds(probability, scores.is_defect, costs, prevalence)
+    bound = None if max_escape is None else _bound(scores, probability, max_escape)
+    limit = 1.0 if bound is None else bound.threshold
+    chosen = choose_thresholds(probability, scores.is_defect, costs, prevalence, limit)
     rule = DecisionRule(
         scores.classes,
         scores.ok_class,
@@ -93,7 +112,17 @@ def fit(scores: Scores, costs: Costs, prevalence: float | None, model_sha256: st
     )
     summary = report(scores, temperature, draws=1)
     counts = tuple(int(n) for n in confidence_histogram(probability))
-    return Fitted(rule, chosen.cost_per_part, parts, defects, counts, summary.ece_before, summary.ece)
+    return Fitted(rule, chosen.cost_per_part, parts, defects, counts, summary.ece_before, summary.ece, bound)
+
+
+def _bound(scores: Scores, probability: NDArray[np.float64], max_escape: float) -> EscapeBound:
+    try:
+        return escape_bound(probability, scores.is_defect, max_escape, group_index(scores))
+    except ValueError as error:
+        raise InputError(
+            f"the validation fold: {error}; add images of defects, import again with a larger validation share, or "
+            "state a larger --max-escape"
+        ) from None
 
 
 def measure(scores: Scores, rule: DecisionRule) -> Measured:

@@ -17,7 +17,7 @@ from calibration.metrics import Interval
 from calibration.risk import Costs
 from calibration.scores import Scores
 from deploy.bundle import write_bundle
-from deploy.manifest import Baseline, Manifest, Parity, Provenance, Variant, printable
+from deploy.manifest import Baseline, EscapeBound, Manifest, Parity, Provenance, Variant, printable
 from trainer.data.manifest import Dataset
 from trainer.export import EXPORT, FOLDS, MODELS, check_unchanged, dataset_of
 from trainer.features import Progress, silent
@@ -70,6 +70,7 @@ def release_run(
     name: str | None = None,
     progress: Progress = silent,
     prevalence: float | None = None,
+    max_escape: float | None = None,
 ) -> ReleaseResult:
     """Write the bundle of an exported run, and RUN/report.html and RUN/release.json.
 
@@ -77,10 +78,11 @@ def release_run(
         out: the `.lgb` file. costs: of escape, overkill and review; None takes the defaults of Costs.
         name: of the bundle, 1 to 64 printable characters; None takes the dataset's.
         prevalence: share of defects on the line; None takes the validation fold's.
+        max_escape: bound on the expected escape rate that the thresholds must keep, in (0, 1); None states none.
 
     Raises:
         InputError: not exported, exported files that were changed since, a validation fold without defects or good
-            parts, or a name that no screen should show.
+            parts or with too few defects for max_escape, or a name that no screen should show.
     """
     costs = costs or Costs()
     settings = read_settings(run)
@@ -92,7 +94,7 @@ def release_run(
     fitted, measured = {}, {}
     for i, model in enumerate(MODELS):
         sha256 = hashlib.sha256(models[model]).hexdigest() if model in models else ""
-        fitted[model] = fit(scores[model]["val"], costs, prevalence, sha256, settings.spec)
+        fitted[model] = fit(scores[model]["val"], costs, prevalence, sha256, settings.spec, max_escape)
         measured[model] = measure(scores[model]["test"], fitted[model].rule)
         progress("calibrating", i + 1, len(MODELS))
     reference = reference_rule(scores["fp32"]["val"], costs)
@@ -194,6 +196,7 @@ def _manifest(
                 paired_catches=figures.paired_catches,
             ),
             baseline=Baseline(counts=fitted[variant].baseline),
+            escape_bound=_stated(fitted[variant]),
         )
     return Manifest(
         name=name,
@@ -213,6 +216,15 @@ def _manifest(
             versions=versions(),
             input_size_reason=settings.size_reason,
         ),
+    )
+
+
+def _stated(fitted: Fitted) -> EscapeBound | None:
+    if fitted.bound is None:
+        return None
+    bound = fitted.bound
+    return EscapeBound(
+        alpha=bound.alpha, method="conformal risk control", defects=bound.defects, threshold=bound.threshold
     )
 
 

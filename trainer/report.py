@@ -133,6 +133,7 @@ def _fitted(content: Content) -> str:
         ["temperature", *(f"{fit.rule.temperature:.4f}" for fit in found)],
         ["OK up to a defect probability of", *(f"{fit.rule.ok_below:.4f}" for fit in found)],
         ["DEFECT from", *(f"{fit.rule.defect_above:.4f}" for fit in found)],
+        ["expected escape at most", *(_bound(fit) for fit in found)],
         ["expected cost per part", *(f"{fit.cost_per_part:.4f}" for fit in found)],
         ["ECE without / with temperature", *(f"{fit.ece_before:.3f} / {fit.ece_after:.3f}" for fit in found)],
     ]
@@ -144,6 +145,13 @@ def _fitted(content: Content) -> str:
     deviations = (f"{p.mean_deviation:.4f} / {p.max_deviation:.3f}" if p else "" for p in parities)
     rows.append(["deviation of the probability, mean / max", *deviations])
     return _table(["", *(TITLES[model] for model in models)], rows)
+
+
+def _bound(fit: Fitted) -> str:
+    if fit.bound is None:
+        return "no bound stated"
+    bound = fit.bound
+    return f"{bound.alpha:.4g} (by {bound.method}, {bound.defects} defects: OK up to {bound.threshold:.4f})"
 
 
 def _charts(content: Content) -> str:
