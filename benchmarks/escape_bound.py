@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from calibration.cli_support import emit, json_option, progress
+from calibration.cli_support import emit, example, json_option, progress
 from calibration.conformal import (
     EscapeBound,
     confident_escape_bound,
@@ -164,7 +164,8 @@ def table_of(results: list[Result]) -> Table:
             row += [f"refused: needs {r.needed}", "-", "-"]
         else:
             m = r.in_mean
-            row += [f"{m.escape:.3%} ± {m.error:.3%}", f"{m.low:.1%} to {m.high:.1%}", f"{m.overkill:.1%}"]
+            mean = f"{m.escape:.2%} ± {m.error:.2%} (exact {m.exact:.2%})"
+            row += [mean, f"{m.low:.1%} to {m.high:.1%}", f"{m.overkill:.1%}"]
         if r.confident is None:
             row += [f"refused: needs {r.needed_confidently}", "-"]
         else:
@@ -173,7 +174,7 @@ def table_of(results: list[Result]) -> Table:
     return table
 
 
-@click.command()
+@click.command(epilog=example("python -m benchmarks.escape_bound run/scores.test.csv --alpha 0.05"))
 @click.argument("scores", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--alpha", "alphas", multiple=True, type=click.FloatRange(0, 1, min_open=True, max_open=True),
