@@ -1,15 +1,22 @@
 """Label quality: consensus of annotators, label errors, and what to label next (numpy only, no torch)."""
 
-from trainer.labels.confident import confident_joint, find_label_issues
+from trainer.labels.confident import confident_joint, find_label_issues, rank_issues
 from trainer.labels.consensus import Consensus, DawidSkene, dawid_skene, majority_vote
-from trainer.labels.queries import rank_queries
+from trainer.labels.queries import Queries, k_centre, rank_queries, select_queries
+from trainer.labels.reliability import Reliability, reliability
 
 __all__ = [
     "Consensus",
     "DawidSkene",
+    "Queries",
+    "Reliability",
     "confident_joint",
     "dawid_skene",
     "find_label_issues",
+    "k_centre",
     "majority_vote",
+    "rank_issues",
     "rank_queries",
+    "reliability",
+    "select_queries",
 ]

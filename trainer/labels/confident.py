@@ -48,7 +48,8 @@ def _confident(p: Floats, y: Ints) -> tuple[Bools, Ints]:
 
 def _calibrated(joint: Ints, y: Ints) -> Ints:
     given = np.bincount(y, minlength=len(joint)).astype(np.float64)
-    scaled = joint / np.maximum(joint.sum(axis=1, keepdims=True), 1) * given[:, None]
+    # summed column by column, as cleanlab does: the last bit decides ties when rounding
+    scaled = np.asfortranarray(joint / np.maximum(joint.sum(axis=1, keepdims=True), 1) * given[:, None])
     scaled = scaled / max(scaled.sum(), 1e-12) * len(y)
     return np.array([_rounded(row) for row in scaled], dtype=np.int64)
 
@@ -59,8 +60,8 @@ def _rounded(row: Floats) -> Ints:
     missing = round(float(row.sum())) - int(whole.sum())
     if missing:
         step = 1 if missing > 0 else -1
-        # equal remainders: the last class gains, the first one loses (as cleanlab orders them)
-        worst = np.argsort(row - whole, kind="stable")[::-step][: abs(missing)]
+        # not stable on purpose: equal remainders go the way they go in cleanlab, on any one machine
+        worst = np.argsort(row - whole)[::-step][: abs(missing)]
         whole[worst] += step
     return whole.astype(np.int64)
 
@@ -71,40 +72,47 @@ def find_label_issues(labels: ArrayLike, probabilities: ArrayLike, rule: str = "
     Rules of the paper (section 3.2): "confident_learning" (off the diagonal of the confident joint),
     "predicted_neq_given" (argmax differs), "prune_by_class" (per given class, as many of least self-confidence as the
     joint says are wrong), "prune_by_noise_rate" (per cell off the diagonal, as many of largest margin as the cell
-    says) and "both" (the intersection of the last two). The last three never take a label that the model's argmax
-    agrees with, nor the last label of a class.
+    says) and "both" (the intersection of the last two). None takes a label whose probability is the largest or within
+    1e-6 of it; the last three leave at least one label of a class.
 
     Raises:
         ValueError: an unknown rule, or arrays that do not fit.
     """
     p, y = checked_probabilities(probabilities, labels)
-    if rule == "predicted_neq_given":
-        return np.asarray(p.argmax(axis=1) != y)
-    if rule == "confident_learning":
-        confident, guess = _confident(p, y)
-        return np.asarray(confident & (guess != y))
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is unknown; use one of {', '.join(RULES)}")
-    joint = _bounded(confident_joint(y, p), y)
-    issues = p.argmax(axis=1) != y
+    disagrees = p[np.arange(len(y)), y] < p.max(axis=1) - 1e-6
+    if rule == "predicted_neq_given":
+        return np.asarray(disagrees)
+    if rule == "confident_learning":
+        confident, guess = _confident(p, y)
+        return np.asarray(confident & (guess != y) & disagrees)
+    joint = _bounded(confident_joint(y, p))
+    issues = disagrees
     if rule != "prune_by_noise_rate":
-        issues &= _by_class(p, y, joint)
+        issues = issues & _by_class(p, y, joint)
     if rule != "prune_by_class":
-        issues &= _by_noise_rate(p, y, joint)
+        issues = issues & _by_noise_rate(p, y, joint)
     return np.asarray(issues)
 
 
-def _bounded(joint: Ints, y: Ints) -> Ints:
-    """The joint with each row's errors cut down so that at least one label stays."""
-    bounded = joint.copy()
-    for k, row in enumerate(joint):
-        keep = min(int((y == k).sum()), max(int(row[k]), 1))
-        wrong = np.delete(row, k).astype(np.float64)
-        allowed = int((y == k).sum()) - keep
-        if wrong.sum() > allowed:
-            wrong = _rounded(wrong / max(wrong.sum(), 1) * allowed).astype(np.float64)
-        bounded[k] = np.insert(wrong.astype(np.int64), k, keep)
-    return bounded
+def rank_issues(labels: ArrayLike, probabilities: ArrayLike, rule: str = "prune_by_noise_rate") -> Ints:
+    """The rows that `find_label_issues` flags, worst first: int64 (issues,).
+
+    The worst is the one whose label has the least probability (self-confidence); ties in order of index.
+    """
+    p, y = checked_probabilities(probabilities, labels)
+    flagged = np.flatnonzero(find_label_issues(y, p, rule))
+    return flagged[np.argsort(p[flagged, y[flagged]], kind="stable")]
+
+
+def _bounded(joint: Ints) -> Ints:
+    """The joint with at least one right label in each row, taken evenly from the row's errors."""
+    right = np.maximum(joint.diagonal(), 1)
+    errors = np.maximum(np.count_nonzero(joint, axis=1) - 1, 1)
+    bounded = np.maximum(joint - ((right - joint.diagonal()) / errors)[:, None], 0.0)
+    np.fill_diagonal(bounded, right)
+    return bounded.astype(np.int64)
 
 
 def _by_class(p: Floats, y: Ints, joint: Ints) -> Bools:
