@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import zmq
 from pydantic import ValidationError
@@ -14,6 +16,9 @@ from appliance.lock import station_lock
 from appliance.messages import Reply, Request, State, Status
 from appliance.paths import StationPaths
 from calibration.errors import InputError
+
+if TYPE_CHECKING:
+    from appliance.store import Store
 
 
 class StationSilentError(InputError):
@@ -44,20 +49,38 @@ def acknowledge(station: Station, alert: int, operator: str, timeout: float = 2.
     Raises:
         InputError: no such open alert, no name, or a daemon that does not answer (StationSilentError).
     """
+    request = Request(op="acknowledge", alert=alert, operator=operator)
+    _carry_out(station, request, lambda store: store.acknowledge(alert, operator), timeout)
+
+
+def review(station: Station, row: int, decision: str, operator: str, timeout: float = 2.0) -> None:
+    """Record a person's verdict, OK or DEFECT, on a row.
+
+    Raises:
+        InputError: no such row, no name, another decision, or a daemon that does not answer (StationSilentError).
+    """
+    request = Request(op="review", row=row, decision=decision, operator=operator)
+    _carry_out(station, request, lambda store: store.review(row, decision, operator), timeout)
+
+
+def _carry_out(station: Station, request: Request, directly: Callable[[Store], None], timeout: float) -> None:
+    """By the daemon, which alone writes while it runs; else with the database itself."""
     paths = StationPaths.of(station.station.data)
     if _listening(paths):
-        reply = _ask(paths, Request(op="acknowledge", alert=alert, operator=operator), timeout)
+        reply = _ask(paths, request, timeout)
         if reply.error:
             raise InputError(reply.error)
         return
-    from appliance.store import Store
+    from appliance.store import Store, StoreError
 
     if not paths.database.exists():
         raise InputError(f"{paths.database}: no such database; start the station with `appliance run`")
     with station_lock(paths.lock):
         store = Store(paths.database)
         try:
-            store.acknowledge(alert, operator)
+            directly(store)
+        except StoreError as error:
+            raise InputError(f"{error}; nothing was recorded; make room on its disk and try again") from None
         finally:
             store.close()
 

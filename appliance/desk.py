@@ -50,7 +50,7 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Desk:
-    """Looks at everything, changes nothing but an alert's acknowledgement."""
+    """Looks at everything, changes nothing but alerts' acknowledgements and persons' verdicts."""
 
     station: Station
     model: Model
@@ -70,6 +70,13 @@ class Desk:
                 raise InputError("alert: give the number of the alert")
             try:
                 self.store.acknowledge(request.alert, request.operator)
+            except StoreError as error:
+                return Reply(error=f"not recorded: {error}")
+        if request.op == "review":
+            if request.row is None:
+                raise InputError("row: give the number of the verdict")
+            try:
+                self.store.review(request.row, request.decision, request.operator)
             except StoreError as error:
                 return Reply(error=f"not recorded: {error}")
         return Reply(status=self.status())

@@ -81,6 +81,16 @@ def verdicts_of(connection: sqlite3.Connection, serial: str) -> list[dict[str, A
     return [dict(zip(VERDICT_COLUMNS, row, strict=True)) for row in connection.execute(query, (serial,))]
 
 
+def open_cases(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]]:
+    """UNSURE rows that no person has judged, newest first."""
+    fields = ("seq", "utc", "serial", "lot", "camera", "frame", "top_class", "defect_probability")
+    query = (
+        f"SELECT {', '.join(fields)} FROM verdict WHERE verdict = 'REJECT' AND reason = 'UNSURE' "  # noqa: S608  as above
+        "AND seq NOT IN (SELECT seq FROM review) ORDER BY seq DESC LIMIT ?"
+    )
+    return [dict(zip(fields, row, strict=True)) for row in connection.execute(query, (last,))]
+
+
 def open_alerts(connection: sqlite3.Connection, limit: int = 100) -> tuple[AlertRow, ...]:
     """Alerts that nobody has acknowledged, newest first."""
     fields = ("id", "utc", "kind", "message", "acknowledged_by")

@@ -129,9 +129,11 @@ class Status(Strict):
 class Request(Strict):
     """A client's request on the control socket."""
 
-    op: Literal["status", "acknowledge"]
+    op: Literal["status", "acknowledge", "review"]
     alert: int | None = None
     operator: str = ""
+    row: int | None = None
+    decision: str = ""
 
 
 class Reply(Strict):

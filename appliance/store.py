@@ -13,61 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
 
 from appliance import history
 from appliance.audit import START, AuditEntry, Checkpoint, chained, read_head
 from appliance.messages import AlertRow, Reason, RejectRow
+from appliance.rows import VerdictRow
 from appliance.schema import VERDICT_COLUMNS, migrate
+from appliance.store_errors import DamagedError, DatabaseLostError, StoreError, explained, is_damage
 from calibration.errors import InputError
+
+__all__ = ["DamagedError", "DatabaseLostError", "Store", "StoreError", "VerdictRow", "utc_now", "utc_text"]
 
 BUSY_S = 2.0
 """How long to wait for another process's transaction before giving up."""
 
 
-class StoreError(RuntimeError):
-    """The database does not take rows at the moment: no PASS may leave; try again."""
-
-
-class DatabaseLostError(StoreError):
-    """The database is damaged, or its file is gone: it will never take rows again."""
-
-
-class DamagedError(InputError):
-    """The file is no database, or a damaged one."""
-
-
-class VerdictRow(NamedTuple):
-    """One row of table verdict; the columns are explained in `appliance.schema`."""
-
-    seq: int
-    camera: str
-    trigger: int
-    frame: str
-    serial: str
-    lot: str
-    utc: str
-    mono_ns: int
-    boot_id: str
-    decision: str | None
-    verdict: str
-    reason: str
-    detail: str
-    top_class: str
-    defect_probability: float | None
-    logits: bytes | None
-    crc: int | None
-    bundle: str
-    read_us: int
-    wait_us: int
-    engine_us: int
-    total_us: int
-    batch: int | None = None
-    position: int | None = None
-
-
-PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
-"""A commit returns when its rows survive a power cut, and readers never stop the writer."""
+PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA journal_size_limit = 67108864")
+"""A commit returns when its rows survive a power cut, and readers never stop the writer; a log that a reader has made
+long is cut back to 64 MiB when it lets go."""
 
 _INSERT = f"INSERT INTO verdict VALUES ({','.join('?' * len(VERDICT_COLUMNS))})"  # noqa: S608  a count, no input
 _TALLY = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (camera, reason) DO UPDATE SET parts = parts + excluded.parts"
@@ -107,7 +70,7 @@ class Store:
             head = read_head(self.connection)
             self._inode = os.stat(path).st_ino
         except sqlite3.Error as error:
-            raise _explained(path, error) from None
+            raise explained(path, error) from None
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         self.next_seq: int = (last or 0) + 1
@@ -135,10 +98,16 @@ class Store:
             for row, bin_ in zip(rows, self._bins, strict=True)
             if bin_ is not None
         )
-        with self.transaction() as db:
-            db.executemany(_INSERT, rows)
-            db.executemany(_TALLY, [(*key, parts) for key, parts in tally.items()])
-            db.executemany(_HISTOGRAM, [(*key, parts) for key, parts in histogram.items()])
+        try:
+            with self.transaction() as db:
+                db.executemany(_INSERT, rows)
+                db.executemany(_TALLY, [(*key, parts) for key, parts in tally.items()])
+                db.executemany(_HISTOGRAM, [(*key, parts) for key, parts in histogram.items()])
+        except DatabaseLostError:
+            raise
+        except StoreError:
+            if not self._holds(rows[-1].seq):
+                raise
         self.pending, self._bins = [], []
         self.tally.update(tally)
         return rows
@@ -187,11 +156,31 @@ class Store:
         with self.transaction() as db:
             changed = db.execute(
                 "UPDATE alert SET acknowledged_by = ?, acknowledged_utc = ? WHERE id = ? AND acknowledged_by = ''",
-                (operator, now, alert),
+                (_storable(operator), now, alert),
             ).rowcount
             if changed != 1:
                 raise InputError(f"alert {alert}: not open; refresh the list of alerts")
             self.append_audit(operator, f"acknowledge alert {alert}", "open", "acknowledged", now)
+
+    def review(self, seq: int, decision: str, operator: str) -> None:
+        """A person's verdict on a row, OK or DEFECT; the machine's stays as it is.
+
+        Raises:
+            InputError: no such row, no name given, or another decision.
+            StoreError: not written.
+        """
+        if not operator.strip():
+            raise InputError("operator: give the name of the person who judges")
+        if decision not in ("OK", "DEFECT"):
+            raise InputError(f"decision {decision!r}: a person says OK or DEFECT")
+        with self.transaction() as db:
+            row = db.execute("SELECT decision, reason FROM verdict WHERE seq = ?", (seq,)).fetchone()
+            if row is None:
+                raise InputError(f"row {seq}: no such verdict; `appliance review list` shows the open ones")
+            now = utc_now()
+            values = (seq, now, _storable(operator), decision)
+            db.execute("INSERT INTO review (seq, utc, operator, decision) VALUES (?, ?, ?, ?)", values)
+            self.append_audit(operator, f"review of row {seq}", row[0] or row[1], decision, now)
 
     def audit(self, actor: str, action: str, old: str = "", new: str = "") -> None:
         """Append to the audit, at once. Raises StoreError."""
@@ -228,19 +217,28 @@ class Store:
         Raises:
             StoreError: nothing was written.
         """
-        head = self._head
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             yield self.connection
             self.connection.execute("COMMIT")
             self._check_place()
         except BaseException as error:
-            self._head = head
             with suppress(sqlite3.Error):  # the disk may have done so already
                 self.connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                self._head = read_head(self.connection) or self._head
             if isinstance(error, sqlite3.Error):
-                raise (DatabaseLostError if _is_damage(error) else StoreError)(f"{self.path}: {error}") from error
+                raise (DatabaseLostError if is_damage(error) else StoreError)(f"{self.path}: {error}") from error
             raise
+
+    def _holds(self, seq: int) -> bool:
+        """Whether a row is there. An error may come after the commit itself, from what is tidied up then: the rows are
+        there, all of them, and must not be written again."""
+        try:
+            found = self.connection.execute("SELECT 1 FROM verdict WHERE seq = ?", (seq,)).fetchone()
+        except sqlite3.Error:
+            return False
+        return found is not None
 
     def _check_place(self) -> None:
         """What was committed lies in the file that the next start will open."""
@@ -253,8 +251,7 @@ class Store:
 
     def append_audit(self, actor: str, action: str, old: str, new: str, utc: str = "") -> None:
         """Append to the audit, within a transaction."""
-        texts = (utc or utc_now(), actor, action, old, new)
-        entry = AuditEntry(*(text.encode("utf-8", "replace").decode() for text in texts))
+        entry = AuditEntry(*map(_storable, (utc or utc_now(), actor, action, old, new)))
         self._head = Checkpoint(self._head.entries + 1, chained(self._head.hash, entry))
         fields = (*entry, self._head.hash)
         self.connection.execute("INSERT INTO audit (utc, actor, action, old, new, hash) VALUES (?,?,?,?,?,?)", fields)
@@ -263,6 +260,11 @@ class Store:
 
 def _rejected(row: VerdictRow, reason: Reason) -> VerdictRow:
     return row._replace(verdict="REJECT", reason=reason.value)
+
+
+def _storable(text: str) -> str:
+    """Without the halves of characters that a command line or a message may hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def utc_now() -> str:
@@ -277,19 +279,3 @@ def utc_text(seconds: float) -> str:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    """SQLITE_CORRUPT and SQLITE_NOTADB have no exception of their own, but all others have."""
-    return type(error) is sqlite3.DatabaseError
-
-
-def _explained(path: Path, error: sqlite3.Error) -> InputError:
-    text = str(error)
-    if "locked" in text:
-        return InputError(
-            f"{path}: the database is locked by another process; stop the program that holds it and start again"
-        )
-    if _is_damage(error):
-        return DamagedError(f"{path}: {text}; move the damaged database away and start again (a new one is made)")
-    return InputError(f"{path}: {text}; set station.data to a directory that this user may write, with free space")

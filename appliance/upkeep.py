@@ -13,6 +13,9 @@ from appliance.retention import Retention
 from appliance.store import Store, StoreError
 
 LOOK_NS = 1_000_000_000
+LOG_MAX = 256 * 2**20
+"""A log (WAL) longer than this has a reader that does not let go of its old state."""
+
 MARGIN = 1.1
 """Things are better again only with so many times the space that they became worse at."""
 
@@ -38,6 +41,7 @@ class Upkeep:
 
     def __init__(self, station: Station, store: Store, health: Health) -> None:
         self._path: Path = store.path.parent
+        self._log = store.path.with_name(store.path.name + "-wal")
         self._warn, self._hold = station.disk.warn_mib * 2**20, station.disk.hold_mib * 2**20
         self._health = health
         self._retention = Retention(store, station.retention.days, station.retention.max_mib * 2**20)
@@ -49,6 +53,7 @@ class Upkeep:
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + LOOK_NS
             self._look()
+            self._look_at_log()
         if "database" not in self._health.condition.holds:
             try:
                 self._retention.step(time.time())
@@ -72,3 +77,13 @@ class Upkeep:
         if self._space > before:
             what = "every part is rejected until there is more" if self._space is Space.FULL else "make room soon"
             self._health.alert("DISK", f"{text}; {what}")
+
+    def _look_at_log(self) -> None:
+        """While some reader holds an old state of the database, its log only grows."""
+        size = self._log.stat().st_size if self._log.exists() else 0
+        if size <= LOG_MAX:
+            self._health.clear("log")
+        elif "log" not in self._health.condition.warnings:
+            text = f"the database's log has grown to {size / 2**20:.0f} MiB: a program reads without letting go"
+            self._health.warn("log", text)
+            self._health.alert("DATABASE", f"{text}; find it with `fuser {self._log}` and end it")

@@ -26,7 +26,7 @@ import click
 from appliance.audit import verify_chain
 from appliance.messages import Reason
 from appliance.retention import Retention
-from appliance.store import Store, VerdictRow
+from appliance.store import Store, StoreError, VerdictRow
 from calibration.cli_support import emit, key_values, progress
 from calibration.errors import InputError
 from tests.faults.disk import Disk, Operation, RecordedConnection, RecordingVFS
@@ -190,7 +190,7 @@ def _examine(files: dict[str, bytes], allowed: list[State], directory: Path) -> 
         store = Store(path)
         store.audit("daemon", "started again")
         store.close()
-    except (sqlite3.Error, InputError) as error:
+    except (sqlite3.Error, InputError, StoreError) as error:
         return f"not usable: {error}", _missing({}, allowed[0])
     lost = _missing(found, allowed[0])
     if whole != [("ok",)] or chain:

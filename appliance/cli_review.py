@@ -1,0 +1,53 @@
+"""`appliance review`: UNSURE parts that wait for a person, and what a person says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from appliance.cli_options import config_option
+from appliance.config import load_station
+from calibration.cli_support import emit, example, json_option, one_line
+
+
+@click.group()
+def review() -> None:
+    """UNSURE parts are cases that stay open, with their evidence, until a person has judged them."""
+
+
+@review.command("list", epilog=example("appliance review list --config station.toml"))
+@config_option
+@click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="How many cases at most.")
+@json_option
+def list_cases(config: Path, last: int, as_json: bool) -> None:
+    """Open cases, newest first, with the picture of each where one was kept."""
+    from appliance import history
+    from appliance.evidence import find_evidence
+    from appliance.paths import StationPaths
+
+    paths = StationPaths.of(load_station(config).station.data)
+    with history.open_readonly(paths.database) as connection:
+        cases = history.open_cases(connection, last)
+    for case in cases:
+        case["evidence"] = find_evidence(paths.evidence, case["camera"], case["seq"])
+    lines = []
+    for case in cases:
+        fields = (case["seq"], case["utc"], case["serial"], case["lot"] or "-", case["camera"])
+        chance = f"{case['defect_probability']:.3f}"
+        lines.append(one_line("  ".join(map(str, (*fields, chance, case["evidence"] or "no picture")))))
+    emit(cases, as_json, "\n".join(lines) or "no open cases")
+
+
+@review.command(epilog=example("appliance review judge 4711 DEFECT --operator Jana --config station.toml"))
+@click.argument("row", type=click.IntRange(min=1))
+@click.argument("decision", type=click.Choice(["OK", "DEFECT"]))
+@config_option
+@click.option("--operator", required=True, metavar="NAME", help="Who judges; recorded.")
+@json_option
+def judge(row: int, decision: str, config: Path, operator: str, as_json: bool) -> None:
+    """Record a person's verdict on the part of this ROW; the machine's is never changed. Works while a daemon runs."""
+    from appliance.client import review as record
+
+    record(load_station(config), row, decision, operator)
+    emit({"row": row, "decision": decision, "operator": operator}, as_json, f"row {row}: {decision}, by {operator}")
