@@ -165,6 +165,15 @@ def test_post_hoc_adjustment_raises_the_rare_class() -> None:
     assert float(adjusted[0, 1] - adjusted[0, 0]) == pytest.approx(np.log(9), rel=1e-6)
 
 
+def test_adjusted_posteriors_of_two_gaussians_reach_the_least_balanced_error() -> None:
+    """Exact posteriors under 19:1 adjusted at tau 1 cut midway between the means, as the balanced Bayes rule does."""
+    x = torch.linspace(-3, 5, 2001, dtype=torch.float64)
+    log_density = torch.stack([-(x**2) / 2, -((x - 2) ** 2) / 2], 1)
+    posterior = log_density + torch.tensor([19 / 20, 1 / 20]).log()
+    assert float(x[posterior.argmax(1) == 1].min()) > 2.4
+    assert float(x[adjust_logits(posterior, [19, 1], 1.0).argmax(1) == 1].min()) == pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.parametrize(("counts", "tau"), [([10, 0], 1.0), ([10, 5], -1.0), ([10, 5], float("nan"))])
 def test_adjustment_without_a_prior_or_with_a_negative_strength_is_refused(counts: list[int], tau: float) -> None:
     """A class never seen has no prior; a negative tau would push the rare classes down."""
