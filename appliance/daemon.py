@@ -49,8 +49,9 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
     """
     paths = StationPaths.of(station.station.data)
     make_directories(paths)
+    known = paths.lock.exists()
     with station_lock(paths.lock):
-        store = _opened(paths)
+        store = _opened(paths, known)
         try:
             store.audit_configuration(somebody(), station.model_dump_json())
             while True:
@@ -74,10 +75,10 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
             store.close()
 
 
-def _opened(paths: StationPaths) -> Store:
+def _opened(paths: StationPaths, known: bool) -> Store:
     """The station's database. Raises InputError."""
     try:
-        store = open_store(paths)
+        store = open_store(paths, known)
         store.wait_at_most(LOCK_WAIT_S)
     except (StoreError, OSError) as error:
         raise InputError(f"{paths.database}: {error}; make room on its disk, and let this user write to it") from None

@@ -19,8 +19,9 @@ CHECK_S = 1.0
 SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
-def open_store(paths: StationPaths) -> Store:
-    """The station's database, or a new one with an open alert where the old one was damaged.
+def open_store(paths: StationPaths, known: bool = False) -> Store:
+    """The station's database, or a new one: with an open alert where the old one was damaged, or is gone from a station
+    that has run before (`known`).
 
     Raises:
         InputError: locked, of a newer release, or not writable. StoreError: the alert could not be written.
@@ -28,7 +29,14 @@ def open_store(paths: StationPaths) -> Store:
     try:
         reason = _left_over(paths) or damage(paths.database)
         if not reason:
-            return Store(paths.database)
+            gone = known and not paths.database.exists()
+            store = Store(paths.database)
+            if gone:
+                store.alert(
+                    "DATABASE",
+                    f"{paths.database} is gone and a new one begun; restore it from a backup if it is missed",
+                )
+            return store
     except DamagedError as error:
         reason = str(error)
     place = set_aside(paths, reason)

@@ -200,3 +200,10 @@ def test_a_database_taken_away_is_a_fault(tmp_path: Path) -> None:
     assert (summary["state"], summary["ended_by"]) == ("FAULT", "database")
     assert "taken away" in summary["state_reason"]
     assert "Traceback" not in err
+    for path in (tmp_path / "data").glob("station.db*"):
+        path.unlink()
+    config.write_text(config.read_text().replace("loop = true", "count = 3"))
+    run_json(config)
+    ((kind, message),) = rows(config, "SELECT kind, message FROM alert")
+    assert kind == "DATABASE"
+    assert "is gone" in message
