@@ -15,7 +15,7 @@ EXPECTED = {
     "calibration": {"report"},
     "trainer": {"import elpv", "import folder", "compare", "train", "export", "release", "evaluate"},
     "deploy": {"push", "status", "rollback"},
-    "appliance": {"run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review list", "review judge"},
+    "appliance": {"run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review judge"},
 }
 
 
