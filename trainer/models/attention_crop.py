@@ -32,6 +32,10 @@ from trainer.models.classifier import PIXEL_MEAN, PIXEL_SCALE, Classifier, Class
 LOCATE_STAGES = 3
 """Stages of the locating look: stride 8, where a scratch of two pixels still is its own place."""
 
+BORDER = 1
+"""Places at each edge of the locating look that are left out: padding makes them unusual on every part. A defect there
+still shows in their neighbours, and crops around those reach the edge."""
+
 RIDGE = 0.01
 """Added to the features' covariance, as a share of their mean variance: directions in which good parts hardly vary
 would otherwise turn rounding noise into distance."""
@@ -188,8 +192,8 @@ class AttentionCrop(Classifier):
         distance = places.square().sum(2)
         columns = _cells(width, config.locate, self.stride)
         rows = _cells(height, config.locate, self.stride)
-        y = torch.arange(rows).repeat_interleave(columns) * self.stride
-        x = torch.arange(columns).repeat(rows) * self.stride
+        y = torch.arange(BORDER, BORDER + rows).repeat_interleave(columns) * self.stride
+        x = torch.arange(BORDER, BORDER + columns).repeat(rows) * self.stride
         middle = (self.stride - config.crop) // 2
         corner = (y + middle).clamp(0, height - config.crop) * width + (x + middle).clamp(0, width - config.crop)
         corners, found = [], []
@@ -210,9 +214,10 @@ class AttentionCrop(Classifier):
         return self.pool(*backbone.upper(backbone.lower(pixels, 0), 0))
 
     def _places(self, pixels: Tensor) -> Tensor:
-        """Features of every place in the locating look: (N, places, channels)."""
+        """Features of the places in the locating look, without its border: (N, places, channels)."""
         seen = self._backbone(LOCATE).lower(self._reduced(pixels, self.crop_config.locate), LOCATE_STAGES)
-        return seen.flatten(2).transpose(1, 2)
+        inner = seen[:, :, BORDER:-BORDER, BORDER:-BORDER]
+        return inner.flatten(2).transpose(1, 2)
 
     @staticmethod
     def _reduced(pixels: Tensor, factor: int) -> Tensor:
@@ -226,8 +231,8 @@ class AttentionCrop(Classifier):
 
 
 def _cells(size: int, factor: int, stride: int) -> int:
-    """Places along one side of the locating look."""
-    return -(-(size // factor) // (stride // factor))
+    """Places along one side of the locating look, without its border."""
+    return -(-(size // factor) // (stride // factor)) - 2 * BORDER
 
 
 def config_from_json(values: dict[str, Any]) -> ClassifierConfig:
