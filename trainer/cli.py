@@ -60,6 +60,12 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
     help="Input size in pixels. Default: chosen from the frames, with the reason in run.json.",
 )
 @click.option("--backbone", metavar="NAME", help="efficientnet-lite0 (default) or timm:NAME where timm is installed.")
+@click.option(
+    "--pooling",
+    metavar="NAME",
+    help="How maps become features: mean, mean+max, bilinear or parts. Default: as the recipe has it.",
+)
+@click.option("--anomaly", is_flag=True, help="Let the distance to good parts join the score, for defects never seen.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted training that RUN holds.")
 @click.option("--force", is_flag=True, help="Delete the training that RUN holds and start anew.")
 @json_option
@@ -70,6 +76,8 @@ def train_command(
     seed: int,
     size: tuple[int, int] | None,
     backbone: str | None,
+    pooling: str | None,
+    anomaly: bool,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -81,7 +89,8 @@ def train_command(
     from trainer.recipes import RECIPES
     from trainer.train import train
 
-    plan = replace(RECIPES[recipe], backbone=backbone) if backbone else RECIPES[recipe]
+    chosen = {"backbone": backbone, "pooling": pooling, "anomaly": anomaly}
+    plan = replace(RECIPES[recipe], **{name: value for name, value in chosen.items() if value})
     with stages() as progress:
         result = train(dataset, run, plan, seed, size, progress)
     settings = result.settings

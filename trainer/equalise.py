@@ -26,6 +26,9 @@ MOST = 64.0
 """Largest factor of a channel, and its inverse the smallest."""
 
 POOLS = ("ReduceMean", "ReduceMax")
+FLATTENED = ("Reshape",)
+"""What other pooling reads a map by."""
+
 ACTIVATIONS = ("Clip", "Relu")
 
 
@@ -116,7 +119,7 @@ def ties(model: ModelProto, spans: Spans) -> list[Tie]:
 def _factors(tie: Tie, spans: Spans, weights: dict[str, Floats], balance: float) -> Doubles | None:
     """Factor of each channel, or None where the tie must stay as it is."""
     convs = [node for node in tie.readers if node.op_type == "Conv"]
-    known = all(node.op_type in ("Conv", *POOLS) for node in tie.readers)
+    known = all(node.op_type in ("Conv", *POOLS, *FLATTENED) for node in tie.readers)
     written = bool(tie.writers) and all(node.op_type == "Conv" for node in tie.writers)
     if not (convs and known and written):
         return None
@@ -151,6 +154,9 @@ def _apply(model: ModelProto, tie: Tie, factors: Floats, weights: dict[str, Floa
         if node.op_type in POOLS:
             _undo_behind(model, node, factors)
             continue
+        if node.op_type in FLATTENED:
+            _undo_before(model, node, factors)
+            continue
         weight = weights[node.input[1]]
         if weight.shape[1] == 1 and conv_attributes(node).group > 1:
             each = np.repeat(factors, len(weight) // len(factors))
@@ -169,3 +175,12 @@ def _undo_behind(model: ModelProto, node: NodeProto, factors: Floats) -> None:
     place = list(model.graph.node).index(node)
     undo = helper.make_node("Mul", [node.output[0], name], [output], name=f"unscale {output}")
     model.graph.node.insert(place + 1, undo)
+
+
+def _undo_before(model: ModelProto, node: NodeProto, factors: Floats) -> None:
+    """Divide what the node reads by the factors."""
+    scaled = node.input[0]
+    node.input[0], name = f"{node.output[0]}:unscaled", f"{node.output[0]}:inverse factors"
+    model.graph.initializer.append(constant((1 / factors)[None, :, None, None].astype(np.float32), name))
+    undo = helper.make_node("Mul", [scaled, name], [node.input[0]], name=f"unscale before {node.output[0]}")
+    model.graph.node.insert(list(model.graph.node).index(node), undo)

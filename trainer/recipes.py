@@ -51,6 +51,8 @@ class Recipe:
             balance, sampling, smote and tau above (decoupled training, Kang et al. 2020).
         soft_labels: learn the annotators' doubt, where the manifest has it, instead of the label.
         crops: >= 0, places that attention cropping looks at in full resolution; 0 looks at the frame as a whole alone.
+        anomaly: the distance of a part to the good training parts joins the score, for defects that no class of the
+            training set stands for: see trainer.models.anomaly.
         head_penalties: L2 strengths tried for the head on frozen, standardised features; validation picks one.
     """
 
@@ -79,6 +81,7 @@ class Recipe:
     retrain_head: bool = False
     soft_labels: bool = True
     crops: int = 0
+    anomaly: bool = False
     head_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 
     def __post_init__(self) -> None:
@@ -113,6 +116,8 @@ class Recipe:
                 raise InputError(f"recipe {self.name}: {name} is {getattr(self, name)!r}, out of range")
         if self.crops and self.epochs:
             raise InputError(f"recipe {self.name}: crops need a frozen backbone; set epochs to 0")
+        if self.crops and (self.anomaly or self.pooling in ("bilinear", "parts")):
+            raise InputError(f"recipe {self.name}: crops go with pooling mean or mean+max, and without anomaly")
         if self.smote and self.sampling != "instance":
             raise InputError(f"recipe {self.name}: smote makes classes equal already; set sampling to 'instance'")
         if self.smote and self.epochs and not self.retrain_head:

@@ -124,6 +124,7 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
             pooling=recipe.pooling,
             dropout=recipe.dropout,
             flip_average=recipe.flip_average,
+            anomaly=recipe.anomaly,
         ),
         spec=spec_for(dataset, height, width),
         size_reason=reason,

@@ -28,6 +28,7 @@ from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.losses import focal_loss, sample_weights
 from trainer.models.attention_crop import AttentionCrop, build
 from trainer.models.classifier import Classifier, save_run_model
+from trainer.prepare import fit_anomaly, start_pooling
 from trainer.recipes import Recipe
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, claim, plan, scores_of, write_json
 
@@ -99,6 +100,7 @@ def train(
 
     state, learned_by = start(model, recipe), replace(fold, recipe=recipe.of_the_backbone)
     if not state.restore(run / CHECKPOINT, settings.fingerprint):
+        start_pooling(model, lower, fold.train.labels, seed)
         state.at.best_score = start_head(model, learned_by, lower, lower_val, progress)
         state.keep_best()
     for _ in fine_tune(model, learned_by, lower, lower_val, state, progress):
@@ -110,6 +112,10 @@ def train(
         score = start_head(model, fold, lower, lower_val, progress)
     if recipe.tau:
         adjust_bias(model, fold.seen * fold.class_weights.numpy(), recipe.tau)
+    if recipe.anomaly:
+        frames = lower.of(np.arange(len(lower)), "none")
+        features, val = (embed_all(model.eval(), part, progress, "good parts")[0] for part in (frames, lower_val))
+        fit_anomaly(model, features, fold.train.labels, val, fold.val.labels, dataset.ok_index)
     save_run_model(model, dataset.classes, run / MODEL)
     for name in ("val", "test"):
         logits = predict(model, splits[name].images, progress, f"scoring {name}")

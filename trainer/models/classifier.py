@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from calibration.errors import InputError
+from trainer.models.anomaly import Anomaly
 from trainer.models.backbones import create, kind_of
+from trainer.models.pooling import POOLS, Pooling
 
-Pooling = Literal["mean", "mean+max"]
 Flips = Literal["none", "horizontal", "vertical", "both"]
 
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -36,9 +37,11 @@ class ClassifierConfig:
     """What a Classifier is built from. ``ClassifierConfig.from_json(c.to_json()) == c``.
 
     backbone: a name of BACKBONES or "timm:NAME". classes: >= 2. channels: 1 (grey) or 3 (RGB).
-    pooling: "mean" of the last map, or "mean+max" of the last map and of a stride-16 map (thin defects
-    survive). dropout: probability of dropping a pooled feature while training, 0 <= dropout < 1.
+    pooling: "mean" of the last map; "mean+max" of the last map and of a stride-16 map (thin defects
+    survive); that and "bilinear" pooling of the stride-16 map, or "parts" that attention finds in it.
+    dropout: probability of dropping a pooled feature while training, 0 <= dropout < 1.
     flip_average: the logits are the mean over these mirrored views: better, at two or four times the cost.
+    anomaly: the distance of a part to the good training parts joins the score, for defects never seen.
     """
 
     classes: int
@@ -47,17 +50,20 @@ class ClassifierConfig:
     pooling: Pooling = "mean+max"
     dropout: float = 0.2
     flip_average: Flips = "none"
+    anomaly: bool = False
 
     def __post_init__(self) -> None:
         kind_of(self.backbone)
         if self.pooling not in get_args(Pooling):
-            raise InputError(f"pooling: {self.pooling!r} is unknown; use {' or '.join(get_args(Pooling))}")
+            raise InputError(f"pooling: {self.pooling!r} is unknown; use {', '.join(get_args(Pooling))}")
         if self.flip_average not in FLIPS:
             raise InputError(f"flip_average: {self.flip_average!r} is unknown; use {', '.join(FLIPS)}")
         if self.classes < 2:
             raise InputError(f"classes: {self.classes}; a classifier needs at least two")
         if self.channels not in (1, 3):
             raise InputError(f"channels: {self.channels}; use 1 (grey) or 3 (RGB)")
+        if not isinstance(self.anomaly, bool):
+            raise InputError(f"anomaly: {self.anomaly!r} is not true or false")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout: {self.dropout} is outside 0 <= dropout < 1")
 
@@ -81,9 +87,9 @@ class Classifier(nn.Module):
     """Frames (N, C, H, W) of raw pixel values 0..255, uint8 or float -> logits (N, classes) float32.
 
     For the exporter: everything up to and including the ReLU6 after ``backbone.head`` is Conv, ReLU6 (Clip)
-    and Add, and is meant for INT8. **The float tail begins at** :meth:`pool`: ReduceMean, ReduceMax, Concat
-    and the one Gemm (``self.linear``) cost next to nothing and carry the score, so they are best left in
-    float.
+    and Add, and is meant for INT8. **The float tail begins at** :meth:`pool`: no Conv from there on, and no tensor of
+    four dimensions but the maps. Reductions, small matrix products and the one Gemm (``self.linear``) cost
+    next to nothing and carry the score, so they are best left in float.
     """
 
     feature_mean: Tensor
@@ -93,10 +99,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = create(config.backbone, config.channels)
-        last, mid = self.backbone.last_channels, self.backbone.mid_channels
-        self.pooled_sizes = (last, last, mid, mid) if config.pooling == "mean+max" else (last,)
-        features = sum(self.pooled_sizes)
-        self.features = features
+        self.pooling = POOLS[config.pooling](self.backbone.mid_channels, self.backbone.last_channels)
+        self.pooled_sizes = self.pooling.sizes
+        self.features = features = sum(self.pooled_sizes)
         # Means after ReLU6 move by tenths, maxima of a stride-16 map by units: see trainer.head.
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
@@ -105,6 +110,7 @@ class Classifier(nn.Module):
         # Zero: every class equally likely before training, whatever the seed.
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
+        self.anomaly = Anomaly(features, config.classes) if config.anomaly else None
 
     def load_imagenet(self) -> None:
         """Fill the backbone with ImageNet weights of installed packages; InputError names a missing one."""
@@ -119,17 +125,19 @@ class Classifier(nn.Module):
         return self.pool(*self.backbone.upper(lower, stages))
 
     def pool(self, mid: Tensor, last: Tensor) -> Tensor:
-        """The two maps of the backbone -> (N, features) float32. A mean dilutes small defects, a max does not."""
-        if self.config.pooling == "mean":
-            return last.mean((2, 3))
-        pooled = (last.mean((2, 3)), last.amax((2, 3)), mid.mean((2, 3)), mid.amax((2, 3)))
-        return torch.cat(pooled, 1)
+        """The two maps of the backbone -> (N, features) float32."""
+        features: Tensor = self.pooling(mid, last)
+        return features
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """Pooled features (..., features) -> the same, each centred and in the unit of its kind of pooling."""
+        return (features - self.feature_mean) * self.feature_scale
 
     def classify(self, features: Tensor) -> Tensor:
         """Pooled features (N, features) -> logits (N, classes)."""
-        standard = (features - self.feature_mean) * self.feature_scale
+        standard = self.standardise(features)
         logits: Tensor = self.linear(self.dropout(standard))
-        return logits
+        return logits if self.anomaly is None else logits - self.anomaly(standard)
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class. With flip averaging the views are one batch, in the order of FLIPS."""
