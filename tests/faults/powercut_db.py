@@ -15,11 +15,11 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import cast
 
 import click
 
@@ -31,6 +31,7 @@ from calibration.cli_support import emit, key_values, progress
 from calibration.errors import InputError
 from tests.faults.disk import Disk, Operation, RecordedConnection, RecordingVFS
 from tests.faults.mutants import MUTANTS, Rewrite, as_it_is
+from tests.faults.state import TABLES, State, comparable, missing, read_state
 
 OPERATIONS = 60
 """Acknowledged operations of one recording."""
@@ -39,8 +40,6 @@ CUTS = 500
 """Cuts of one recording."""
 
 FIRST_RELEASE = Path(__file__).resolve().parents[1] / "appliance" / "schemas" / "0001_station.sql"
-TABLES = ("verdict", "tally", "histogram", "alert", "review", "audit", "audit_head")
-State = dict[str, list[tuple[Any, ...]]]
 
 
 @dataclass
@@ -87,7 +86,7 @@ def record(random: Random, rewrite: Callable[[], Rewrite], directory: Path) -> R
     if random.random() < 1 / 3:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.executescript(FIRST_RELEASE.read_text(encoding="utf-8"))
-            recording.states = [_state(connection)]
+            recording.states = [read_state(connection)]
         recording.base = {path.name: path.read_bytes()}
 
     def connect(path: Path) -> sqlite3.Connection:
@@ -102,7 +101,7 @@ def record(random: Random, rewrite: Callable[[], Rewrite], directory: Path) -> R
         begin = len(vfs.log)
         work()
         recording.spans.append((begin, len(vfs.log)))
-        recording.states.append(_state(stores[-1].connection))
+        recording.states.append(read_state(stores[-1].connection))
 
     acknowledged(lambda: stores.append(Store(path, connect)))
     for _ in range(OPERATIONS):
@@ -149,15 +148,6 @@ def _row(random: Random, seq: int) -> VerdictRow:
     )  # fmt: skip
 
 
-def _state(connection: sqlite3.Connection) -> State:
-    """All rows of all tables; a table that is not there yet has none."""
-    state: State = {table: [] for table in TABLES}
-    for table in TABLES:
-        with suppress(sqlite3.OperationalError):
-            state[table] = [tuple(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")]  # noqa: S608
-    return state
-
-
 def cut(recording: Recording, random: Random, cuts: int, directory: Path, step: Callable[[], None]) -> Outcome:
     """Cut the power so often, at random moments of a recording."""
     outcome, disk, played = Outcome(), Disk(recording.base), 0
@@ -177,38 +167,31 @@ def cut(recording: Recording, random: Random, cuts: int, directory: Path, step: 
 
 def _examine(files: dict[str, bytes], allowed: list[State], directory: Path) -> tuple[str, int]:
     """Start on what a cut has left: what is corrupt ("" if nothing), and how many acknowledged rows are lost."""
-    for old in directory.iterdir():
-        old.unlink()
+    clear(directory)
     for name, data in files.items():
         (directory / name).write_bytes(data)
     path = directory / "station.db"
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             whole = connection.execute("PRAGMA integrity_check").fetchall()
-            found = _state(connection)
+            found = read_state(connection)
             chain = verify_chain(connection) if found["audit_head"] else []
         store = Store(path)
         store.audit("daemon", "started again")
         store.close()
     except (sqlite3.Error, InputError, StoreError) as error:
-        return f"not usable: {error}", _missing({}, allowed[0])
-    lost = _missing(found, allowed[0])
+        return f"not usable: {error}", missing({}, allowed)
+    lost = missing(found, allowed)
     if whole != [("ok",)] or chain:
         return str(chain or whole[0][0]), lost
-    half = all(_comparable(found) != _comparable(state) for state in allowed)
+    half = all(comparable(found) != comparable(state) for state in allowed)
     return "half an operation is there" if half and not lost else "", lost
 
 
-def _missing(found: State, acknowledged: State) -> int:
-    """Rows of verdicts, alerts and audit that were acknowledged and are not there, by their number."""
-    tables = ("verdict", "alert", "audit")
-    return sum(len({row[0] for row in acknowledged[t]} - {row[0] for row in found.get(t, [])}) for t in tables)
-
-
-def _comparable(state: State) -> State:
-    """While the schema is made, columns that no row uses may be missing, and the head of an audit without entries."""
-    kept = {name: rows for name, rows in state.items() if name != "audit_head" or state["audit"]}
-    return {**kept, "verdict": [tuple(value for value in row if value is not None) for row in state["verdict"]]}
+def clear(directory: Path) -> None:
+    """Delete the files in it."""
+    for file in directory.iterdir():
+        file.unlink()
 
 
 @dataclass(frozen=True)
@@ -246,15 +229,13 @@ def campaign(cuts: int, seed: int, report: Callable[[int, int], None] = lambda d
 
     with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as name:
         work, after = Path(name, "work"), Path(name, "after")
+        work.mkdir()
         after.mkdir()
 
         def one(rewrite: Callable[[], Rewrite], n: int) -> tuple[Outcome, int]:
-            work.mkdir()
             recording = record(random, rewrite, work)
             outcome = cut(recording, random, n, after, step)
-            for file in work.iterdir():
-                file.unlink()
-            work.rmdir()
+            clear(work)
             return outcome, len(recording.log)
 
         while total.cuts < cuts:
