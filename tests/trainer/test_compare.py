@@ -124,12 +124,12 @@ def as_split(dataset: Dataset, split: Any) -> Dataset:
     return replace(dataset, items=items, folder=None)
 
 
-@pytest.mark.parametrize("name", ["logit-adjusted", "tiny-tuned"])
+@pytest.mark.parametrize("name", ["logit-adjusted", "tiny-tuned", "bilinear", "anomaly"])
 def test_a_cell_is_what_trainer_train_gives_on_that_split(data: Path, tmp_path: Path, name: str) -> None:
     """Cached features change nothing: the logits of a cell are those of a run on the same split and seed."""
     dataset = read_dataset(data)
     tuned = replace(
-        pick(["fine-tuned-adjusted"])[1].recipe, name="tiny-tuned", epochs=1, batch=4, flip_average="horizontal"
+        pick(["fine-tuned-anomaly"])[1].recipe, name="tiny-tuned", epochs=1, batch=4, flip_average="horizontal"
     )
     candidate = Candidate("few steps", tuned) if name == "tiny-tuned" else pick([name])[1]
     split = make_splits(dataset, "grouped", 3, 1)[1]
@@ -142,6 +142,34 @@ def test_a_cell_is_what_trainer_train_gives_on_that_split(data: Path, tmp_path: 
         assert scores.paths == tuple(own.items[row].path for row in rows)
         assert np.abs(scores.logits - logits).max() < 0.02
         assert np.array_equal(scores.logits.argmax(1), logits.argmax(1))
+
+
+def test_a_cell_killed_between_two_epochs_goes_on_from_the_first(data: Path, tmp_path: Path) -> None:
+    """The same logits as without the kill, and no second first epoch."""
+    dataset = read_dataset(data)
+    split = make_splits(dataset, "grouped", 3, 1)[0]
+    recipe = replace(pick(["fine-tuned"])[1].recipe, epochs=2, batch=4, flips="none", flip_average="none")
+    candidate, epochs = Candidate("two epochs", recipe), []
+
+    def kill_after_one(what: str, done: int, total: int) -> None:
+        if what == "epochs of this cell":
+            epochs.append(done)
+            if len(epochs) == 1:
+                raise KeyboardInterrupt
+
+    store = Store(dataset, tmp_path / "cache", silent)
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(candidate, split, store, kill_after_one)
+    resumed = run_cell(candidate, split, store, kill_after_one)
+    assert epochs == [1, 2]
+    whole = run_cell(candidate, split, Store(dataset, tmp_path / "other", silent), silent)
+    assert np.array_equal(resumed.test, whole.test)
+    assert resumed.epochs == whole.epochs == 2
+    assert resumed.seconds > whole.seconds / 2
+    adjusted = replace(recipe, name="head alone differs", retrain_head=True, balance=0.99)
+    again = run_cell(Candidate("the stages learned already", adjusted), split, store, kill_after_one)
+    assert epochs == [1, 2]
+    assert not np.array_equal(again.test, whole.test)
 
 
 @pytest.mark.parametrize("text", ['{"version": 1}', "half a fi", '{"version": 0}', "[]"])

@@ -19,9 +19,10 @@ from trainer.compare.statistics import Outcome
 from trainer.compare.store import Store, widest
 from trainer.data.loader import LoadedSplit
 from trainer.features import COPIES, Activations, Progress, embed_all, silent
-from trainer.head import fit_head, learning_set
+from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import prior_offset
 from trainer.models.classifier import Classifier, Flips
+from trainer.prepare import fit_anomaly, start_pooling
 from trainer.run import write_json
 from trainer.train import Fold, fine_tune, start, start_head
 
@@ -34,7 +35,8 @@ class Cell:
 
     Attributes:
         val, test: logits of those rows before logit adjustment, float32 (rows, classes).
-        log_prior: log of the share of each class in what was learned from, weights counted, float64 (classes,).
+        log_prior: log of the share of each class in what was learned from, weights counted, float64 (classes,); zeros
+            where the logits are adjusted already.
         epochs: in which the backbone learned.
         seconds: CPU time of training and scoring; shared features are not counted.
         images_per_second: judged by one CPU second, see `Store.images_per_second`.
@@ -64,6 +66,8 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
     begun = time.process_time()
     fold = Fold(_rows(frames, split.train), _rows(frames, split.val), recipe, split.seed * 1000 + split.fold)
     learned_by = replace(fold, recipe=recipe.of_the_backbone)
+    if look.is_own:
+        start_pooling(look.model, look.lower(split.train, recipe.flips, recipe.jitter), fold.train.labels, fold.seed)
     score = fit_head(
         look.model,
         *learning_set(
@@ -78,26 +82,38 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
         learned_by.recipe,
         learned_by.class_weights,
     ).score
-    epochs = _tune(look, fold, learned_by, split, score, progress) if recipe.epochs else 0
+    epochs, earlier = _tune(look, fold, learned_by, split, score, progress) if recipe.epochs else (0, 0.0)
+    prior = fold.seen * fold.class_weights.numpy()
+    log_prior = prior_offset(prior, 1.0).numpy()
+    if recipe.anomaly:
+        adjust_bias(look.model, prior, recipe.tau)  # the evidence is weighed against adjusted logits
+        log_prior = np.zeros_like(log_prior)
+        train, held_out = (look.at(rows, "none", recipe.jitter)[0] for rows in (split.train, split.val))
+        ok_index = store.dataset.ok_index
+        fit_anomaly(look.model, train, fold.train.labels, held_out, fold.val.labels, ok_index)
     val, test = (_classify(look.model, look.at(rows, recipe.flip_average)) for rows in (split.val, split.test))
-    log_prior = prior_offset(fold.seen * fold.class_weights.numpy(), 1.0).numpy()
-    seconds = time.process_time() - begun
+    seconds = time.process_time() - begun + earlier
     return Cell(val, test, log_prior, epochs, seconds, store.images_per_second(candidate))
 
 
 class _Look:
-    """Pooled features of any images: the shared ones while the network is as ImageNet left it, its own afterwards."""
+    """Pooled features of any images: the shared ones while the network is as ImageNet left it, else its own.
+
+    Attributes:
+        is_own: the network has learned, or its pooling learns: what it computes is of this cell alone.
+    """
 
     def __init__(self, model: Classifier, candidate: Candidate, store: Store) -> None:
         self.model, self.candidate, self.store = model, candidate, store
         self.copies = widest(candidate.recipe)
-        self.has_changed = False
+        self.is_own = next(model.pooling.parameters(), None) is not None
 
     def prepare(self) -> None:
         """Have all that cells share computed, so that no cell's time holds it."""
         for jitter in {0.0, self.candidate.recipe.jitter}:
-            self.store.features(self.candidate, jitter, self.copies)
-            if self.candidate.recipe.epochs:
+            if not self.is_own:
+                self.store.features(self.candidate, jitter, self.copies)
+            if self.is_own or self.candidate.recipe.epochs:
                 self.store.activations(self.candidate, jitter, self.copies)
 
     def lower(self, rows: NDArray[np.int64], flips: Flips, jitter: float = 0.0) -> Activations:
@@ -106,26 +122,40 @@ class _Look:
 
     def at(self, rows: NDArray[np.int64], flips: Flips, jitter: float = 0.0) -> NDArray[np.float32]:
         """Features of the copies ``flips`` of ``rows``, float32 (copies, rows, features)."""
-        if self.has_changed:
+        if self.is_own:
             return embed_all(self.model.eval(), self.lower(rows, flips, jitter), silent, "")
         shared = self.store.features(self.candidate, jitter, self.copies)
         return np.stack([shared[COPIES[self.copies].index(axes)][rows] for axes in COPIES[flips]])
 
 
-def _tune(look: _Look, fold: Fold, learned_by: Fold, split: Split, score: float, progress: Progress) -> int:
-    """Let the upper stages learn and keep the best epoch; returns how many epochs there were."""
-    recipe, model = fold.recipe, look.model
+def _tune(
+    look: _Look, fold: Fold, learned_by: Fold, split: Split, score: float, progress: Progress
+) -> tuple[int, float]:
+    """Let the upper stages learn and keep the best epoch. A kill costs one epoch at most, and what has learned once
+    serves every recipe that differs in the head alone.
+
+    Returns:
+        How many epochs there were, and the CPU seconds of those that an earlier call had done.
+    """
+    recipe, model, store = fold.recipe, look.model, look.store
     lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
-    state = start(model, learned_by.recipe)
-    state.at.best_score = score
-    state.keep_best()
+    state, fingerprint = start(model, learned_by.recipe), store.backbone_fingerprint(look.candidate)
+    checkpoint = store.folder / f"{fingerprint}-{split.name}.safetensors"
+    if not state.restore(checkpoint, fingerprint):
+        state.at.best_score = score
+        state.keep_best()
+    earlier = sum(line["cpu_seconds"] for line in state.at.history)
+    mark = time.process_time()
     for at in fine_tune(model, learned_by, lower, lower_val, state, silent):
+        mark, begun = time.process_time(), mark
+        at.history[-1]["cpu_seconds"] = mark - begun
+        state.save(checkpoint, fingerprint)
         progress("epochs of this cell", at.epoch, recipe.epochs)
     state.load(state.best)
-    look.has_changed = True
+    look.is_own = True
     if recipe.retrain_head:
         start_head(model, fold, lower, lower_val, silent)
-    return state.at.epoch
+    return state.at.epoch, earlier
 
 
 def _classify(model: Classifier, views: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -57,13 +57,20 @@ CANDIDATES = (
     _frozen("class-aware", "every class drawn as often (Shen 2016)", sampling="class-aware"),
     _frozen("smote", "SMOTE in feature space, 5 neighbours (Chawla 2002)", smote=5),
     _frozen("mean", "mean of the last map alone instead of mean and maximum of two", pooling="mean"),
+    _frozen("bilinear", "bilinear pooling of the stride-16 map added (Lin 2015)", pooling="bilinear"),
+    _frozen("parts", "eight places found by attention added (after Zheng 2017)", pooling="parts"),
+    _frozen("anomaly", "Mahalanobis distance to the good parts joins the score", anomaly=True),
     _frozen(
         "mirrored", "learns from four mirrored views and answers with their mean", flips="both", flip_average="both"
     ),
     _frozen("half-size", "half the input size", 0.5),
     _frozen("larger", "1.5 times the input size", 1.5),
+    _frozen("doubled", "twice the input size", 2.0),
+    _frozen("larger-adjusted", "1.5 times the input size, logit adjustment, tau 1", 1.5, tau=1.0),
+    _frozen("doubled-adjusted", "twice the input size, logit adjustment, tau 1", 2.0, tau=1.0),
     _tuned("fine-tuned", "upper two stages learn too, flip averaging"),
     _tuned("fine-tuned-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
+    _tuned("fine-tuned-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
     _tuned("fine-tuned-balanced", "the same with class-balanced weights, beta 0.99", balance=0.99),
     _tuned(
         "decoupled",

@@ -106,14 +106,20 @@ class Store:
         return self._speeds[key]
 
     def fingerprint(self, candidate: Candidate) -> str:
-        """Hash of all that decides what is learned from a split. Name and logit adjustment, which is one subtraction
-        afterwards, take no part; nor do fields at their default, so that a new field costs no new training.
+        """Hash of all that decides what is learned from a split. The name takes no part, nor logit adjustment where it
+        is one subtraction at the end; nor do fields at their default, so that a new field costs no new training.
         """
+        left_out = ("name",) if candidate.recipe.anomaly else ("name", "tau")
         recipe = candidate.recipe.to_json()
         usual = Recipe("").to_json()
         unusual = {field: value for field, value in recipe.items() if value != usual[field]}
-        decides = {field: value for field, value in unusual.items() if field not in ("name", "tau")}
+        decides = {field: value for field, value in unusual.items() if field not in left_out}
         return self._key(candidate, version("lineguard"), decides)
+
+    def backbone_fingerprint(self, candidate: Candidate) -> str:
+        """Hash of all that decides how the upper stages learn: recipes that differ in the head alone share them."""
+        learned_by = replace(candidate.recipe.of_the_backbone, tau=0.0, anomaly=False)
+        return self.fingerprint(replace(candidate, recipe=learned_by))
 
     def _key(self, candidate: Candidate, *parts: object) -> str:
         settings = self.settings(candidate)
