@@ -49,7 +49,7 @@ def student_recipe(backbone: str, teacher: Teacher, epochs: int | None = None) -
     if backbone == mobilenet_v3.NAME:
         average = teacher.settings.model.flip_average
         recipe = replace(SMALLEST, flips=teacher.settings.recipe.flips, flip_average=average)
-    return replace(recipe, epochs=epochs, patience=epochs) if epochs is not None else recipe
+    return replace(recipe, epochs=epochs) if epochs is not None else recipe
 
 
 def student_size(spec: PreprocessSpec) -> tuple[int, int]:

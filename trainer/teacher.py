@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -72,35 +73,44 @@ def answers(
 
     Args:
         frames: at the teacher's input size, uint8 (n, C, H, W).
-        known: where the answers are kept for the next time. fingerprint: of all that they depend on.
+        known: where the answers are kept, after each copy, for the next time. fingerprint: of all that they depend on.
 
     Raises:
-        InputError: ``known`` is damaged.
+        InputError: ``known`` is damaged, or an answer is not finite.
     """
-    if (found := _kept(known, fingerprint)) is not None:
-        return found
+    given = _kept(known, fingerprint)
+    if given is None:
+        given = np.full((len(copies), len(frames), teacher.model.config.classes), np.nan, np.float32)
+    missing = [copy for copy in range(len(copies)) if np.isnan(given[copy]).any()]
+    if not missing:
+        return torch.from_numpy(given)
     running = session(teacher.graph, threads=torch.get_num_threads())
-    given = np.empty((len(copies), len(frames), teacher.model.config.classes), np.float32)
-    for copy in range(len(copies)):
+    for copy in missing:
         for start in range(0, len(frames), SCORE_BATCH):
             rows = np.arange(start, min(start + SCORE_BATCH, len(frames)))
             pictures = copies.render(frames, rows, np.full(len(rows), copy)).numpy()
             given[copy, rows] = running.run([LOGITS], {FRAMES: pictures})[0]
             progress("asking the teacher", copy * len(frames) + int(rows[-1]) + 1, len(copies) * len(frames))
-    answered = torch.from_numpy(given)
+        if not np.isfinite(given[copy]).all():
+            raise InputError(f"{teacher.run}: its network answers with numbers that are not finite; train it again")
+        _keep(known, given, fingerprint)
+    return torch.from_numpy(given)
+
+
+def _keep(known: Path, given: NDArray[np.float32], fingerprint: str) -> None:
     known.parent.mkdir(parents=True, exist_ok=True)
     part = known.with_suffix(".part")
-    save_file({LOGITS: answered}, part, {"fingerprint": fingerprint})
+    save_file({LOGITS: torch.from_numpy(given)}, part, {"fingerprint": fingerprint})
     os.replace(part, known)
-    return answered
 
 
-def _kept(known: Path, fingerprint: str) -> Tensor | None:
+def _kept(known: Path, fingerprint: str) -> NDArray[np.float32] | None:
+    """The answers so far, NaN where there is none yet; None where there are none to this question."""
     if not known.is_file():
         return None
     try:
         with safe_open(known, "pt") as opened:
             metadata = opened.metadata() or {}
-        return load_file(known)[LOGITS] if metadata.get("fingerprint") == fingerprint else None
+        return load_file(known)[LOGITS].numpy() if metadata.get("fingerprint") == fingerprint else None
     except (SafetensorError, KeyError) as error:
         raise InputError(f"{known}: is damaged ({error}); delete it, and the teacher is asked again") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,22 @@ from calibration.preprocess import PreprocessSpec
 from calibration.scores import Scores
 from tests.support.folders import FolderSpec, write_folder
 from trainer import distill as distilling
+from trainer.checkpoint import Progressed
 from trainer.cli import main
 from trainer.copies import MIXED, draw_copies
 from trainer.data.importers import import_folder
 from trainer.data.loader import load_split
 from trainer.data.manifest import Dataset
-from trainer.distill import ALONE, Lesson, Teaching, Wish, distill, learn, prepare
+from trainer.distill import ALONE, Lesson, Teaching, learn, prepare
 from trainer.export import export_run
 from trainer.features import predict
 from trainer.recipes import QUICK
-from trainer.run import read_settings
+from trainer.run import RunSettings, read_settings
 from trainer.student import student_recipe, student_settings, student_size
 from trainer.teacher import Teacher, answers, open_teacher
 from trainer.train import train
 
-TINY = Wish("mobilenet-v3-small", epochs=2, size=(48, 64), seed=5)
+SMALLEST = "mobilenet-v3-small"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     write_folder(root / "images", FolderSpec(64, 96, (40, 24)))
     dataset = import_folder(root / "images", root / "data", licence="none").dataset
     train(dataset, root / "teacher", replace(QUICK, flip_average="horizontal"), seed=1, size=(64, 96))
-    said = call(root, "--backbone", TINY.backbone, "--epochs", 2, "--size", "48x64", "--seed", 5, "--json")
+    said = call(root, "--backbone", SMALLEST, "--epochs", 2, "--size", "48x64", "--seed", 5, "--json")
     return Taught(dataset, root / "data", root / "teacher", root / "student", json.loads(said))
 
 
@@ -101,78 +103,81 @@ def test_a_student_is_a_run_like_any_other(taught: Taught, tmp_path: Path) -> No
     assert read_settings(run).spec.shape == (1, 48, 64)
 
 
+def lesson_of(taught: Taught) -> tuple[Lesson, RunSettings, Teaching, Teacher]:
+    """The lesson that the command gave, with the answers that the student's folder holds."""
+    teacher = open_teacher(taught.teacher, taught.dataset)
+    settings = student_settings(taught.dataset, teacher, student_recipe(SMALLEST, teacher, 2), 5, (48, 64))
+    teaching = Teaching(str(taught.teacher), teacher.sha256, 4.0, 0.7, 4)
+    lesson = prepare(taught.dataset, teacher, settings, teaching, taught.student, lambda *_: None)
+    return lesson, settings, teaching, teacher
+
+
 def test_teaching_again_gives_the_same_bits(taught: Taught, tmp_path: Path) -> None:
-    """One seed, one student; and the two students of a run differ."""
-    distill(taught.dataset, taught.teacher, tmp_path / "again", replace(TINY, alone=False))
+    """One seed, one student, whose teacher is asked once; and the two students of a run differ."""
+    known = taught.student / "checkpoint" / "teacher.safetensors"
+    asked = known.stat().st_mtime_ns
+    lesson, settings, teaching, teacher = lesson_of(taught)
+    learn(lesson, settings, tmp_path / "again", teaching, teacher)
     assert files(tmp_path / "again") == files(taught.student)
     assert files(taught.student) != files(taught.student / ALONE)
+    assert known.stat().st_mtime_ns == asked
 
 
-def test_an_interrupted_distillation_goes_on_where_it_was(
+def test_an_interrupted_teaching_goes_on_where_it_was(
     taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after its first epoch and started again, it ends as if never stopped; the teacher is asked once."""
+    """Stopped after its first epoch and started again, it ends as if never stopped."""
     kept = distilling.study
 
-    def stopped(*words: Any) -> Any:
+    def stopped(*words: Any) -> Iterator[Progressed]:
         yield next(kept(*words))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(distilling, "study", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        distill(taught.dataset, taught.teacher, tmp_path / "run", TINY)
-    monkeypatch.setattr(distilling, "study", kept)
-    asked = (tmp_path / "run" / "checkpoint" / "teacher.safetensors").stat().st_mtime_ns
-    distill(taught.dataset, taught.teacher, tmp_path / "run", TINY)
-    assert files(tmp_path / "run") == files(taught.student)
-    assert files(tmp_path / "run" / ALONE) == files(taught.student / ALONE)
-    assert (tmp_path / "run" / "checkpoint" / "teacher.safetensors").stat().st_mtime_ns == asked
+    lesson, settings, teaching, teacher = lesson_of(taught)
+    for folder, how, expected in (("taught", teaching, taught.student), ("alone", None, taught.student / ALONE)):
+        monkeypatch.setattr(distilling, "study", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            learn(lesson, settings, tmp_path / folder, how, teacher)
+        assert not (tmp_path / folder / "model.safetensors").exists()
+        monkeypatch.setattr(distilling, "study", kept)
+        learn(lesson, settings, tmp_path / folder, how, teacher)
+        assert files(tmp_path / folder) == files(expected)
 
 
 def test_a_students_folder_is_not_mixed_with_another_teaching(taught: Taught) -> None:
-    """Another temperature into the same folder is refused, and the run there is untouched."""
+    """Another temperature, or none, into the same folder is refused, and the run there is untouched."""
     before = files(taught.student)
-    with pytest.raises(InputError, match="another folder"):
-        distill(taught.dataset, taught.teacher, taught.student, replace(TINY, temperature=2.0))
+    lesson, settings, teaching, teacher = lesson_of(taught)
+    for other in (replace(teaching, temperature=2.0), None):
+        with pytest.raises(InputError, match="another folder"):
+            learn(lesson, settings, taught.student, other, teacher)
     assert files(taught.student) == before
 
 
-def test_the_teacher_answers_what_it_would_answer_on_a_device(taught: Taught, tmp_path: Path) -> None:
+def test_the_teacher_answers_what_it_would_answer_on_a_device(taught: Taught) -> None:
     """On the unaltered copy its answers are the run's own logits, with its mirrored views averaged."""
-    teacher = open_teacher(taught.teacher, taught.dataset)
+    lesson, _, _, teacher = lesson_of(taught)
     frames = load_split(taught.dataset, teacher.settings.spec, "train").images
-    copies = draw_copies(len(frames), 2, "both", 0)
-    given = answers(teacher, frames, copies, tmp_path / "t.safetensors", "any", lambda *_: None)
-    np.testing.assert_allclose(given[0].numpy(), predict(teacher.model, frames), atol=1e-3)
-    assert float((given[1] - given[0]).abs().max()) > 0.01
+    np.testing.assert_allclose(lesson.answers[0].numpy(), predict(teacher.model, frames), atol=1e-3)
+    assert float((lesson.answers[1] - lesson.answers[0]).abs().max()) > 0.01
 
 
 def test_the_students_view_is_one_to_which_the_answer_belongs(taught: Taught) -> None:
     """The teacher's answer to a mirrored copy is its answer to the copy: it averages over these very views."""
-    teacher, lesson = lesson_of(taught, taught.student)
+    lesson, _, _, teacher = lesson_of(taught)
     assert lesson.views == ((), (3,))
-    rows, copies = np.arange(8), np.full(8, 1)
     shown = load_split(taught.dataset, teacher.settings.spec, "train").images
-    pictures = lesson.copies.render(shown, rows, copies)
+    pictures = lesson.copies.render(shown, np.arange(8), np.full(8, 1))
     with torch.no_grad():
         mirrored = teacher.model(pictures.flip(3))
     torch.testing.assert_close(mirrored, lesson.answers[1, :8], atol=1e-3, rtol=0)
 
 
-def lesson_of(taught: Taught, run: Path) -> tuple[Teacher, Lesson]:
-    """The lesson of TINY, with the answers that ``run`` holds already."""
-    teacher = open_teacher(taught.teacher, taught.dataset)
-    settings = student_settings(taught.dataset, teacher, student_recipe(TINY.backbone, teacher, 2), 5, (48, 64))
-    teaching = Teaching("", teacher.sha256, 4.0, 0.7, 4)
-    return teacher, prepare(taught.dataset, teacher, settings, teaching, run, lambda *_: None)
-
-
 def test_a_student_of_the_teachers_kind_starts_from_its_weights(taught: Taught, tmp_path: Path) -> None:
     """Without an epoch it is the teacher at another size; alone it starts from ImageNet with a fitted head."""
-    teacher = open_teacher(taught.teacher, taught.dataset)
-    settings = student_settings(taught.dataset, teacher, student_recipe("efficientnet-lite0", teacher, 0), 0, (48, 64))
-    teaching = Teaching("", teacher.sha256, 4.0, 0.7, 1)
-    lesson = prepare(taught.dataset, teacher, settings, teaching, tmp_path, lambda *_: None)
+    lesson, settings, teaching, teacher = lesson_of(taught)
+    recipe = student_recipe("efficientnet-lite0", teacher, 0)
+    settings = student_settings(taught.dataset, teacher, recipe, 5, (48, 64))
     learn(lesson, settings, tmp_path / "taught", teaching, teacher)
     learn(lesson, settings, tmp_path / "alone", None, teacher)
     taught_model, alone = (open_teacher(tmp_path / name, taught.dataset).model for name in ("taught", "alone"))
@@ -233,7 +238,7 @@ def test_padded_frames_need_an_input_of_the_teachers_proportion(taught: Taught) 
     padded = replace(teacher, settings=replace(teacher.settings, spec=replace(teacher.settings.spec, fit="pad")))
     dataset = replace(taught.dataset, frame_aspects=(1.0, 1.5))
     with pytest.raises(InputError, match="aspect ratio"):
-        student_settings(dataset, padded, student_recipe(TINY.backbone, teacher), 0, (64, 64))
+        student_settings(dataset, padded, student_recipe(SMALLEST, teacher), 0, (64, 64))
 
 
 def test_a_teacher_of_other_images_is_refused(taught: Taught) -> None:
@@ -265,3 +270,14 @@ def test_damaged_answers_of_the_teacher_are_an_error(taught: Taught, tmp_path: P
     teacher = open_teacher(taught.teacher, taught.dataset)
     with pytest.raises(InputError, match="delete it"):
         answers(teacher, np.zeros((1, 1, 64, 96), np.uint8), draw_copies(1, 1, "none", 0), path, "", lambda *_: None)
+
+
+def test_a_teacher_that_does_not_answer_teaches_nothing(taught: Taught, tmp_path: Path) -> None:
+    """Logits that are not finite are refused before a student learns from them."""
+    teacher = open_teacher(taught.teacher, taught.dataset)
+    with torch.no_grad():
+        teacher.model.linear.bias.fill_(torch.nan)
+    frames, path = np.zeros((1, 1, 64, 96), np.uint8), tmp_path / "teacher.safetensors"
+    with pytest.raises(InputError, match="not finite"):
+        answers(teacher, frames, draw_copies(1, 1, "none", 0), path, "", lambda *_: None)
+    assert not path.exists()

@@ -1,0 +1,183 @@
+"""Distilled students beside their teacher and beside themselves alone: INT8 models, as docs/results.md reports them.
+
+For each student: `trainer distill` (the same student alone with it), `trainer export` of all three runs, accuracy of
+the exported INT8 `cpu` models on the test split, and their images per CPU-second, measured in turns in one process,
+one thread, spinning off. The teacher's single view, without the mirrored ones it averages over, is timed too.
+A finished student is not trained again.
+
+    python -m benchmarks.distillation run data
+    python -m benchmarks.distillation run data --students mobilenet-v3-small --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+from onnx.utils import Extractor
+
+from benchmarks.engine import Spread, frames_for, images_per_cpu_second, spread
+from calibration.cli_support import emit
+from calibration.errors import InputError
+from calibration.metrics import Interval
+from trainer.data.manifest import read_dataset
+from trainer.distill import ALONE
+from trainer.distill_report import REPORT, accuracy_difference
+from trainer.evaluate import SplitReport, evaluate_run
+from trainer.export import EXPORT, PARITY
+from trainer.onnx_graph import session
+from trainer.run import read_settings
+
+BIN = Path(sys.executable).parent
+STUDENTS = ("efficientnet-lite0", "mobilenet-v3-small")
+GOALS = {"accuracy": 0.02, "speedup": 10.0}
+"""A student may lose this share of accuracy to its teacher, and is to judge this many times the images."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network.
+
+    Attributes:
+        name: what it is. run: its folder.
+        figures: of the INT8 model on the test split.
+        speed: images per CPU-second, batch 1. speedup: over the teacher's, turn by turn.
+        below_teacher: the teacher's accuracy less its own, paired.
+    """
+
+    name: str
+    run: Path
+    figures: SplitReport
+    speed: Spread
+    speedup: Spread
+    below_teacher: Interval
+
+
+def run(*words: str | Path) -> None:
+    """Run one of Lineguard's commands."""
+    print("$", " ".join(map(str, words)), file=sys.stderr, flush=True)
+    subprocess.run([str(BIN / words[0]), *map(str, words[1:])], check=True, stdout=subprocess.DEVNULL)
+
+
+def students_of(teacher: Path, data: Path, build: Path, students: list[str], seed: int) -> dict[str, Path]:
+    """Distil and export what is not there yet; the folders of all networks, the teacher first."""
+    runs = {"teacher": teacher}
+    for backbone in students:
+        folder = build / backbone
+        if not (folder / REPORT).exists():
+            resume = ["--resume"] if folder.exists() else []
+            words = ["--backbone", backbone, "--seed", str(seed), *resume]
+            run("trainer", "distill", teacher, data, "--out", folder, *words)
+        runs |= {f"{backbone}, taught": folder, f"{backbone}, alone": folder / ALONE}
+    for folder in runs.values():
+        if not (folder / EXPORT / PARITY).exists():
+            run("trainer", "export", folder)
+    return runs
+
+
+def measure(runs: dict[str, Path], turns: int, seconds: float) -> tuple[list[Row], Spread]:
+    """A row for each network, and the speed of the teacher's single view. ``runs`` has the teacher first."""
+    models = {name: (folder / EXPORT / "model.cpu.onnx").read_bytes() for name, folder in runs.items()}
+    running = {name: session(model, 1) for name, model in models.items()}
+    running["single view"] = session(single_view(onnx.load_from_string(models["teacher"])), 1)
+    frames = {name: frames_for(one, 1) for name, one in running.items()}
+    for name, one in running.items():
+        images_per_cpu_second(one, frames[name], 0)  # the first run is slower
+    found: dict[str, list[float]] = {name: [] for name in running}
+    for turn in range(turns):
+        for name in list(running)[:: 1 if turn % 2 == 0 else -1]:
+            found[name].append(images_per_cpu_second(running[name], frames[name], seconds))
+    rows = [
+        Row(
+            name,
+            folder,
+            evaluate_run(folder, "cpu").test,
+            spread(found[name]),
+            spread([mine / theirs for mine, theirs in zip(found[name], found["teacher"], strict=True)]),
+            accuracy_difference(runs["teacher"], folder, "cpu."),
+        )
+        for name, folder in runs.items()
+    ]
+    return rows, spread(found["single view"])
+
+
+def single_view(model: ModelProto) -> ModelProto:
+    """The network for one view, cut out of an exported model that averages over several."""
+    names = {"views": "frames", "view_logits": "logits"}
+    if not any("views" in node.output for node in model.graph.node):
+        return model
+    inner = Extractor(model).extract_model(list(names)[:1], list(names)[1:])
+    for node in inner.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for item in (*inner.graph.input, *inner.graph.output):
+        item.name = names[item.name]
+    return inner
+
+
+def section(rows: list[Row], single: Spread, data: str) -> str:
+    """The table as docs/results.md has it."""
+    lines = [
+        f"{data}, test split; exported INT8 `cpu` models; 95 % intervals over groups. One thread, batch 1.",
+        "",
+        "| network | input | accuracy | behind the teacher | AUROC | escape at 10 % overkill | ECE "
+        "| images per CPU-second | times the teacher's |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        spec, views = read_settings(row.run).spec, read_settings(row.run).model.flip_average
+        figures = row.figures
+        behind = "-" if row.name == "teacher" else _points(row.below_teacher)
+        lines.append(
+            f"| {row.name} | {spec.width}x{spec.height}, views: {views} | {figures.accuracy_interval:.1%} | {behind} "
+            f"| {figures.auroc_interval:.3f} | {figures.escape_interval:.1%} | {figures.ece_interval:.3f} "
+            f"| {row.speed.median:.1f} | {row.speedup.median:.1f} |"
+        )
+    return "\n".join([*lines, "", f"The teacher's single view: {single.median:.1f} images per CPU-second."])
+
+
+def _points(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}] points"
+
+
+def main() -> int:
+    """Exit code 0; 1 with --check when no student reaches the goals; 2 on unusable input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", type=Path, help="RUN of `trainer train`")
+    parser.add_argument("data", type=Path, help="the DATA it was trained on")
+    parser.add_argument("--build", type=Path, default=Path("build/distillation"), help="folder of the students' runs")
+    parser.add_argument("--students", default=",".join(STUDENTS), help=f"backbones, default {','.join(STUDENTS)}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--turns", type=int, default=11, help="measurements of each model's speed")
+    parser.add_argument("--seconds", type=float, default=0.4, help="CPU seconds of each measurement")
+    parser.add_argument("--check", action="store_true", help="exit code 1 when no student reaches the goals")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    try:
+        data = read_dataset(options.data)
+        read_settings(options.teacher)
+        options.build.mkdir(parents=True, exist_ok=True)
+        runs = students_of(options.teacher, options.data, options.build, options.students.split(","), options.seed)
+        rows, single = measure(runs, options.turns, options.seconds)
+    except (InputError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        return int(error.returncode)
+    emit({"networks": rows, "teacher_single_view": single}, options.json, section(rows, single, data.name))
+    return 1 if options.check and not any(reaches_goals(row) for row in rows) else 0
+
+
+def reaches_goals(row: Row) -> bool:
+    """Whether this is a taught student, close to its teacher and much faster."""
+    near = row.below_teacher.value <= GOALS["accuracy"]
+    return row.name.endswith("taught") and near and row.speedup.median >= GOALS["speedup"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
