@@ -24,6 +24,12 @@ prefix_option = click.option(
 seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 
 
+def check_new(folder: Path) -> None:
+    """Raise InputError unless the folder is new or empty: what lies there may have been edited by hand."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not empty; give a new folder with --out")
+
+
 def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +63,7 @@ def issues_command(
     Each image is judged by a model that has seen no image of its group. Writes DIR/issues.csv, DIR/issues.html with
     pictures, and DIR/tasks.json to label them again in Label Studio.
     """
+    check_new(out)
     dataset = read_dataset(data)
     from calibration.images import read_image
     from trainer.crossval import out_of_fold_probabilities
@@ -140,6 +147,7 @@ def queries_command(
     Writes OUT/queries.csv and OUT/tasks.json for Label Studio. The tasks suggest nothing: whoever labels them is to
     judge for himself.
     """
+    check_new(out)
     share = rare_share if rare else 0.0
     if share + audit_share > 1:
         raise InputError(f"--audit-share {audit_share} and --rare-share {share}: their sum must be at most 1")

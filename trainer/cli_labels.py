@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from calibration.cli_support import Cli, emit, example, json_option, key_values, progress, warn
 from calibration.errors import InputError
 from trainer.cli_labelling import (
+    check_new,
     data_argument,
     issues_command,
     make_folder,
@@ -79,8 +81,9 @@ def consensus_command(
     Writes DIR/labels.csv (least certain first; `trainer labels apply` trains on it) and DIR/consensus.json with each
     annotator's confusion matrix and its 95 % intervals.
     """
+    check_new(out)
     given = _read_answers(answers, classes, gold)
-    for name in given.alone() if not given.gold else ():
+    for name in given.alone():
         warn(f"annotator {name!r} shares no item with anybody: nothing shows how reliable these answers are")
     with progress("intervals") as report:
         result = vote(given, method, smoothing, starts, seed, report)
@@ -110,11 +113,12 @@ def _consensus_table(result: Vote, given: Answers, out: Path) -> Table:
         f"{out}: {summary['items']} items, {summary['answers']} answers; {summary['ties']} ties, "
         f"{summary['unlike_majority']} labels unlike the majority's"
     )
-    table = Table(title=title, title_justify="left", min_width=78)
+    table = Table(title=Text(title), title_justify="left", min_width=78)
     for column in ("annotator", "answers", "right", "misses most", "of which called"):
         table.add_column(column, justify="right" if column == "answers" else "left")
     for row in result.annotators(given):
-        table.add_row(row.name, str(row.answers), row.right, row.weakest, row.called)
+        cells = (row.name, str(row.answers), row.right, row.weakest, row.called)
+        table.add_row(*map(Text, cells))  # as they are: brackets in a name are no markup
     return table
 
 
@@ -128,10 +132,9 @@ def apply_command(data: Path, labels: Path, out: Path, as_json: bool) -> None:
 
     The doubt that the consensus left is kept as soft labels. Groups and splits stay as they are.
     """
+    check_new(out)
     dataset = read_dataset(data)
     result = relabelled(dataset, labels)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; give a new folder with --out")
     if result.unknown:
         warn(f"{len(result.unknown)} item(s) of {labels} are not in {data}: {listed(list(result.unknown))}")
     written = write_dataset(result.dataset, out)

@@ -49,9 +49,10 @@ class Answers:
         return [Answer(self.items[i], self.annotators[a], self.classes[k]) for i, a, k in self.rows.tolist()]
 
     def alone(self) -> tuple[str, ...]:
-        """Annotators none of whose items anybody else answered: nothing shows how reliable they are."""
+        """Annotators none of whose items anybody else answered or is gold: nothing shows how reliable they are."""
         pairs = np.unique(self.rows[:, :2], axis=0)
         shared = np.bincount(pairs[:, 0], minlength=len(self.items)) > 1
+        shared[list(self.gold)] = True
         meets = np.isin(np.arange(len(self.annotators)), pairs[shared[pairs[:, 0]], 1])
         return tuple(name for name, met in zip(self.annotators, meets, strict=True) if not met)
 

@@ -103,7 +103,7 @@ def rank_issues(labels: ArrayLike, probabilities: ArrayLike, rule: str = "prune_
     """
     p, y = checked_probabilities(probabilities, labels)
     flagged = np.flatnonzero(find_label_issues(y, p, rule))
-    return flagged[np.argsort(p[flagged, y[flagged]], kind="stable")]
+    return np.asarray(flagged[np.argsort(p[flagged, y[flagged]], kind="stable")], dtype=np.int64)
 
 
 def _bounded(joint: Ints) -> Ints:
