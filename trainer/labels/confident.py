@@ -112,7 +112,7 @@ def _bounded(joint: Ints) -> Ints:
     errors = np.maximum(np.count_nonzero(joint, axis=1) - 1, 1)
     bounded = np.maximum(joint - ((right - joint.diagonal()) / errors)[:, None], 0.0)
     np.fill_diagonal(bounded, right)
-    return bounded.astype(np.int64)
+    return np.asarray(bounded, dtype=np.int64)
 
 
 def _by_class(p: Floats, y: Ints, joint: Ints) -> Bools:
