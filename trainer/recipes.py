@@ -8,7 +8,8 @@ from typing import Any
 
 from calibration.errors import InputError
 from trainer.data.sampling import SAMPLINGS, Sampling
-from trainer.models.classifier import FLIPS, Flips, Pooling
+from trainer.models.classifier import FLIPS, Flips
+from trainer.models.pooling import Pooling
 
 PIXEL_BUDGET = 640 * 640
 """Largest input area in pixels: beyond it a batch no longer fits the time between parts on a small CPU."""
