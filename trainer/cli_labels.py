@@ -47,6 +47,7 @@ labels_group.add_command(queries_command)
 @answers_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @classes_option
+@click.option("--ok", metavar="CLASS", help="Class of the good parts, to tell each annotator's escape and overkill.")
 @click.option("--gold", type=click.Path(path_type=Path), metavar="CSV", help="item,label of what is known for certain.")
 @click.option(
     "--method",
@@ -69,6 +70,7 @@ def consensus_command(
     answers: Path,
     out: Path,
     classes: str | None,
+    ok: str | None,
     gold: Path | None,
     method: str,
     smoothing: float,
@@ -86,7 +88,7 @@ def consensus_command(
     for name in given.alone():
         warn(f"annotator {name!r} shares no item with anybody: nothing shows how reliable these answers are")
     with progress("intervals") as report:
-        result = vote(given, method, smoothing, starts, seed, report)
+        result = vote(given, method, smoothing, starts, seed, ok, report)
     make_folder(out)
     labels, posterior = result.consensus.labels, result.consensus.posterior
     write_labels(out / "labels.csv", given.items, given.classes, labels, posterior, result.consensus.ties)
@@ -114,11 +116,15 @@ def _consensus_table(result: Vote, given: Answers, out: Path) -> Table:
         f"{summary['unlike_majority']} labels unlike the majority's"
     )
     table = Table(title=Text(title), title_justify="left", min_width=78)
-    for column in ("annotator", "answers", "right", "misses most", "of which called"):
-        table.add_column(column, justify="right" if column == "answers" else "left")
-    for row in result.annotators(given):
-        cells = (row.name, str(row.answers), row.right, row.weakest, row.called)
-        table.add_row(*map(Text, cells))  # as they are: brackets in a name are no markup
+    columns = {"name": "annotator", "answers": "answers", "right": "right", "escape": "escape", "overkill": "overkill"}
+    columns |= {"weakest": "misses most", "called": "of which called"}
+    rows = result.annotators(given)
+    shown = [name for name in columns if any(getattr(row, name) for row in rows)]
+    for name in shown:
+        table.add_column(columns[name], justify="right" if name == "answers" else "left")
+    for row in rows:
+        # as they are: brackets in a name are no markup
+        table.add_row(*(Text(str(getattr(row, name))) for name in shown))
     return table
 
 

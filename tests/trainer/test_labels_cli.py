@@ -84,12 +84,17 @@ def test_consensus_tells_who_confuses_what(dataset: Dataset, swapped: Path, tmp_
     carl = result["annotators"][2]
     assert (carl["name"], carl["answers"]) == ("carl", 200)
     assert carl["confusion"][1][2] > 0.7
-    low, high = carl["accuracy_interval"]
+    _, low, high = carl["accuracy"]
     assert low < 0.6 * 0.95 + 0.4 * 0.025 < high
     assert carl["confusion_low"][1][2] < carl["confusion"][1][2] < carl["confusion_high"][1][2]
     assert json.loads((tmp_path / "ds/consensus.json").read_text())["annotators"][2] == carl
-    shown = call("consensus", swapped, "--out", tmp_path / "again").stdout
+    assert carl["escape"] is None
+    shown = call("consensus", swapped, "--out", tmp_path / "again", "--ok", "good").stdout
     assert "carl" in shown
+    assert "overkill" in shown
+    gauge = json.loads((tmp_path / "again/consensus.json").read_text())["annotators"][0]
+    assert gauge["escape"][1] <= gauge["escape"][0] <= gauge["escape"][2] < 0.2
+    assert "no such class" in refusal("consensus", swapped, "--out", tmp_path / "more", "--ok", "fine")
     assert "labels unlike the majority's" in " ".join(shown.split())
 
 

@@ -189,7 +189,8 @@ def test_intervals_cover_the_true_confusion_matrices() -> None:
         hits.append(((limits.low <= scene.confusions[0]) & (scene.confusions[0] <= limits.high)).mean())
         width = 1.96 * np.sqrt(result.confusion * (1 - result.confusion) / limits.answers[:, :, None])
         naive.append((np.abs(result.confusion - scene.confusions[0]) <= width).mean())
-        assert ((limits.accuracy_low <= limits.accuracy) & (limits.accuracy <= limits.accuracy_high)).all()
+        assert (np.diff(limits.accuracy[:, [1, 0, 2]]) >= 0).all()
+        assert limits.escape is None
     assert np.mean(hits) > 0.85
     assert np.mean(hits) > np.mean(naive)
 
@@ -201,3 +202,30 @@ def test_intervals_are_wide_where_there_is_little_to_go_by() -> None:
     assert limits.answers[0].tolist() == pytest.approx([45, 5])
     assert limits.low[0, 1, 1] == pytest.approx(0.5655, abs=1e-3)  # Wilson, 5 of 5
     assert limits.high[0, 1, 1] == 1.0
+
+
+def test_escape_and_overkill_of_annotators_are_told_with_their_intervals() -> None:
+    """One who passes a quarter of the defects, one who rejects a fifth of the good parts, one who is good."""
+    passes = np.array([[0.98, 0.02], [0.25, 0.75]])
+    rejects = np.array([[0.8, 0.2], [0.02, 0.98]])
+    scene = Scene("", [0.7, 0.3], [passes, rejects, even(2, 0.03)], 1)
+    hits = []
+    for seed in range(4):
+        _, rows = answers(scene, 800, seed)
+        limits = reliability(rows, dawid_skene(rows, 2), ok=0, draws=20)
+        assert limits.escape is not None
+        assert limits.overkill is not None
+        for found, truth in ((limits.escape, (0.25, 0.02, 0.03)), (limits.overkill, (0.02, 0.2, 0.03))):
+            hits.append(((found[:, 1] <= truth) & (truth <= found[:, 2])).mean())
+            assert np.abs(found[:, 0] - truth).max() < 0.08
+    assert np.mean(hits) >= 0.85
+
+
+def test_an_annotator_who_met_no_defect_has_no_escape_rate() -> None:
+    """Not zero: nothing is known."""
+    rows = [(i, a, int(i < 5)) for i in range(50) for a in range(2)] + [(i, 2, 0) for i in range(5, 50)]
+    limits = reliability(rows, dawid_skene(rows, 2), ok=0, draws=10)
+    assert limits.escape is not None
+    assert np.isnan(limits.escape[2]).all()
+    assert limits.escape[0, 0] == 0
+    assert limits.escape[0, 2] > 0.3

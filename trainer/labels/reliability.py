@@ -23,16 +23,18 @@ class Reliability:
     Attributes:
         low, high: float64 (annotators, true, observed), in 0..1.
         answers: float64 (annotators, true): expected number of answers each row rests on.
-        accuracy, accuracy_low, accuracy_high: float64 (annotators,): share of right answers, over the classes as the
-            annotator met them.
+        accuracy: float64 (annotators, 3): share of right answers, over the classes as the annotator met them, with its
+            limits: (estimate, low, high).
+        escape, overkill: float64 (annotators, 3), likewise: share of the defects called OK, and of the good parts not
+            called OK. None without an OK class; NaN where an annotator met no such part.
     """
 
     low: Floats
     high: Floats
     answers: Floats
     accuracy: Floats
-    accuracy_low: Floats
-    accuracy_high: Floats
+    escape: Floats | None
+    overkill: Floats | None
 
 
 def reliability(
@@ -41,6 +43,7 @@ def reliability(
     *,
     gold: Mapping[int, int] | None = None,
     smoothing: float = 0.0,
+    ok: int | None = None,
     draws: int = 100,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -54,6 +57,7 @@ def reliability(
 
     Args:
         answers, gold, smoothing: as given to `dawid_skene`. result: what it returned.
+        ok: the class of the good parts, to tell escape and overkill too.
         draws: of the bootstrap. seed: of the bootstrap.
         progress: called with (draws done, draws in all).
     """
@@ -63,22 +67,25 @@ def reliability(
     imagined = smoothing * typical(classes)
     expected = _expected(counts, result.posterior)
     rng = np.random.default_rng(seed)
-    confusions, accuracies = [], []
+    confusions, resampled = [], []
     for draw in range(draws):
         weight = rng.multinomial(counts.shape[1], np.full(counts.shape[1], 1 / counts.shape[1])).astype(np.float64)
         confusion, posterior = _refitted(counts, result.posterior, weight, fixed, imagined)
         confusions.append(confusion)
-        accuracies.append(_accuracy(_expected(counts, posterior * weight[:, None])))
+        resampled.append(_rates(_expected(counts, posterior * weight[:, None]), ok)[0])
         if progress is not None:
             progress(draw + 1, draws)
     trials = expected.sum(axis=2)
-    share = result.confusion
-    worth = _effective(share, np.array(confusions).var(axis=0), trials, axis=2)
-    low, high = wilson_limits(share, worth[:, :, None])
-    right = _accuracy(expected)
-    worth = _effective(right[:, None], np.nanvar(accuracies, axis=0)[:, None], trials.sum(axis=1), axis=1)
-    accuracy_low, accuracy_high = wilson_limits(right, worth)
-    return Reliability(low, high, trials, right, accuracy_low, accuracy_high)
+    worth = _effective(result.confusion, np.array(confusions).var(axis=0), trials, axis=2)
+    low, high = wilson_limits(result.confusion, worth[:, :, None])
+    rates, of = _rates(expected, ok)
+    # of the draws in which the annotator met such a part
+    met = np.isfinite(resampled)
+    centre = np.where(met, resampled, 0.0).sum(axis=0) / np.maximum(met.sum(axis=0), 1)
+    variance = np.where(met, (resampled - centre) ** 2, 0.0).sum(axis=0) / np.maximum(met.sum(axis=0), 1)
+    limits = wilson_limits(rates, _effective(rates[..., None], variance[..., None], of, axis=2))
+    shown = np.stack([rates, *limits], axis=2)
+    return Reliability(low, high, trials, shown[0], *((shown[1], shown[2]) if ok is not None else (None, None)))
 
 
 def wilson_limits(share: Floats, trials: Floats) -> tuple[Floats, Floats]:
@@ -108,10 +115,17 @@ def _expected(counts: Floats, posterior: Floats) -> Floats:
     return np.asarray(np.tensordot(posterior, counts, axes=(0, 1)).transpose(1, 0, 2))
 
 
-def _accuracy(expected: Floats) -> Floats:
-    total = expected.sum(axis=(1, 2))
-    right = np.einsum("ajj->a", expected)
-    return np.asarray(np.where(total > 0, right / np.where(total > 0, total, 1), np.nan))
+def _rates(expected: Floats, ok: int | None) -> tuple[Floats, Floats]:
+    """Accuracy and, with an OK class, escape and overkill (NaN where there is no such part), and how many answers each
+    is a share of: (1 or 3, annotators).
+    """
+    right, of = [np.einsum("ajj->a", expected)], [expected.sum(axis=(1, 2))]
+    if ok is not None:
+        defects = np.delete(expected, ok, axis=1).sum(axis=1)
+        right += [defects[:, ok], np.delete(expected[:, ok], ok, axis=1).sum(axis=1)]
+        of += [defects.sum(axis=1), expected[:, ok].sum(axis=1)]
+    counted, total = np.array(right), np.array(of)
+    return np.where(total > 1e-9, counted / np.where(total > 1e-9, total, 1), np.nan), total
 
 
 def _effective(share: Floats, variance: Floats, trials: Floats, axis: int) -> Floats:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.errors import InputError
 from trainer.labels.answers import Answers
@@ -25,12 +26,15 @@ class AnnotatorRow:
 
     Attributes:
         name, answers: who, and how many. right: share of right answers.
+        escape, overkill: of the defects called OK, and of the good parts not; empty without an OK class.
         weakest: the class missed most often. called: what it was called then. Both empty for a majority vote.
     """
 
     name: str
     answers: int
     right: str
+    escape: str
+    overkill: str
     weakest: str
     called: str
 
@@ -70,8 +74,9 @@ class Vote:
                 {
                     "name": name,
                     "answers": int((given.rows[:, 1] == a).sum()),
-                    "accuracy": float(limits.accuracy[a]),
-                    "accuracy_interval": [float(limits.accuracy_low[a]), float(limits.accuracy_high[a])],
+                    "accuracy": limits.accuracy[a].tolist(),
+                    "escape": None if limits.escape is None else _finite(limits.escape[a]),
+                    "overkill": None if limits.overkill is None else _finite(limits.overkill[a]),
                     "confusion": found.confusion[a].tolist(),
                     "confusion_low": limits.low[a].tolist(),
                     "confusion_high": limits.high[a].tolist(),
@@ -89,19 +94,31 @@ class Vote:
         """A row for each annotator."""
         rows = []
         for a, name in enumerate(given.annotators):
-            right = weakest = called = ""
+            right = escape = overkill = weakest = called = ""
             if isinstance(self.consensus, DawidSkene) and self.reliability is not None:
                 limits, confusion = self.reliability, self.consensus.confusion[a]
-                low, high = limits.accuracy_low[a], limits.accuracy_high[a]
-                right = f"{limits.accuracy[a]:.1%} [{low:.1%}, {high:.1%}]"
+                right = _share(limits.accuracy[a])
+                escape = "" if limits.escape is None else _share(limits.escape[a])
+                overkill = "" if limits.overkill is None else _share(limits.overkill[a])
                 met = np.where(limits.answers[a] >= 1, confusion.diagonal(), np.inf)
                 k = int(met.argmin())
                 other = int(np.where(np.arange(len(confusion)) == k, -1, confusion[k]).argmax())
                 miss = (1 - confusion[k, k], 1 - limits.high[a, k, k], 1 - limits.low[a, k, k])
                 weakest = f"{given.classes[k]}: {miss[0]:.0%} [{miss[1]:.0%}, {miss[2]:.0%}]"
                 called = f"{given.classes[other]}: {confusion[k, other]:.0%}"
-            rows.append(AnnotatorRow(name, int((given.rows[:, 1] == a).sum()), right, weakest, called))
+            rows.append(
+                AnnotatorRow(name, int((given.rows[:, 1] == a).sum()), right, escape, overkill, weakest, called)
+            )
         return rows
+
+
+def _share(limits: NDArray[np.float64]) -> str:
+    value, low, high = limits.tolist()
+    return "-" if np.isnan(value) else f"{value:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _finite(limits: NDArray[np.float64]) -> list[float] | None:
+    return limits.tolist() if np.isfinite(limits).all() else None
 
 
 def vote(
@@ -110,17 +127,23 @@ def vote(
     smoothing: float = SMOOTHING,
     starts: int = 1,
     seed: int = 0,
+    ok: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Vote:
     """Agree on one label per item by "dawid-skene" or "majority"; gold labels win in both.
 
+    `ok` names the class of the good parts, to tell each annotator's escape and overkill.
+
     Raises:
-        InputError: all answers of one class, or, for Dawid-Skene, no item answered by two annotators and no gold.
+        InputError: all answers of one class, no such OK class, or, for Dawid-Skene, no item answered by two annotators
+            and no gold.
     """
     classes = len(given.classes)
     if (given.rows[:, 2] == given.rows[0, 2]).all():
         only = given.classes[int(given.rows[0, 2])]
         raise InputError(f"every answer is {only!r}: nothing to estimate; add items of other classes")
+    if ok is not None and ok not in given.classes:
+        raise InputError(f"--ok {ok!r}: no such class; the classes are {', '.join(given.classes)}")
     majority = majority_vote(given.rows, classes)
     if method == "majority":
         labels, posterior, ties = majority.labels.copy(), majority.posterior.copy(), majority.ties.copy()
@@ -131,5 +154,6 @@ def vote(
         found = dawid_skene(given.rows, classes, starts=starts, seed=seed, gold=given.gold, smoothing=smoothing)
     except ValueError as error:
         raise InputError(f"{error}; or count heads with --method majority") from None
-    limits = reliability(given.rows, found, gold=given.gold, smoothing=smoothing, seed=seed, progress=progress)
+    good = None if ok is None else given.classes.index(ok)
+    limits = reliability(given.rows, found, gold=given.gold, smoothing=smoothing, ok=good, seed=seed, progress=progress)
     return Vote(method, found, majority, limits)
