@@ -17,7 +17,6 @@ from calibration.errors import InputError
 from calibration.scores import Scores
 from tests.support.folders import FolderSpec, write_folder
 from trainer.cli import main
-from trainer.compare import run
 from trainer.compare.cells import read_cell, run_cell
 from trainer.compare.folds import make_splits
 from trainer.compare.recipes import BASELINE, CANDIDATES, Candidate, pick
@@ -233,8 +232,3 @@ def test_declared_names_are_unique_and_the_baseline_is_the_plain_one() -> None:
     plain = [(replace(c.recipe, name=""), c.scale) for c in CANDIDATES]
     assert len(set(plain)) == len(plain)
     assert [c.name for c in pick(["smote", BASELINE])] == [BASELINE, "smote"]
-
-
-def test_the_bootstrap_is_not_so_short_that_its_limits_are_noise() -> None:
-    """A 95 % limit needs more than a handful of resamples beyond it."""
-    assert run.DRAWS * 0.025 >= 5
