@@ -22,7 +22,7 @@ from trainer import distill as distilling
 from trainer.checkpoint import Progressed
 from trainer.cli import main
 from trainer.copies import MIXED, draw_copies
-from trainer.data.importers import import_folder
+from trainer.data.importers import Options, import_folder
 from trainer.data.loader import load_split
 from trainer.data.manifest import Dataset
 from trainer.distill import ALONE, Lesson, Teaching, learn, prepare
@@ -183,7 +183,7 @@ def test_a_student_of_the_teachers_kind_starts_from_its_weights(taught: Taught, 
     taught_model, alone = (open_teacher(tmp_path / name, taught.dataset).model for name in ("taught", "alone"))
     assert torch.equal(taught_model.linear.weight, teacher.model.linear.weight)
     assert not torch.equal(alone.linear.weight, teacher.model.linear.weight)
-    assert float(alone.linear.weight.abs().max()) > 0
+    assert bool((alone.linear.weight != 0).any())
 
 
 def test_copies_are_the_same_picture_at_every_size() -> None:
@@ -244,7 +244,7 @@ def test_padded_frames_need_an_input_of_the_teachers_proportion(taught: Taught) 
 def test_a_teacher_of_other_images_is_refused(taught: Taught) -> None:
     """It could have seen the test parts: exit code 2, and nothing is written."""
     root = taught.data.parent
-    import_folder(root / "images", root / "other", licence="none", seed=9)
+    import_folder(root / "images", root / "other", Options(seed=9), licence="none")
     said = refusal(taught.teacher, root / "other", "--out", root / "no")
     assert "another dataset" in said
     assert not (root / "no").exists()
