@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper
 from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
@@ -18,13 +19,17 @@ from calibration.errors import InputError
 from calibration.metrics import auroc, softmax
 from deploy.bundle import open_bundle
 from tests.support.folders import FolderSpec, write_folder
+from tests.trainer.test_quantise import frames, small_core
 from trainer.data.importers import import_folder
+from trainer.equalise import equalised
 from trainer.export import ExportResult, export_run
 from trainer.features import predict
 from trainer.models import bilinear_pool
 from trainer.models.anomaly import Anomaly, ledoit_wolf, whitening
 from trainer.models.classifier import Classifier, ClassifierConfig, load_run_model
 from trainer.models.pooling import PARTS, POOLS, PROJECTED, PartPool, Projection, kmeans
+from trainer.observe import observe_spans
+from trainer.onnx_graph import constant, run_logits, session, with_normalisation
 from trainer.prepare import fit_anomaly
 from trainer.recipes import QUICK
 from trainer.release import release_run
@@ -209,6 +214,21 @@ def test_a_defect_of_a_class_never_seen_is_caught_oftener_with_the_distance() ->
         )
     assert without == pytest.approx(0.5, abs=0.02)
     assert with_distance > 0.9
+
+
+def test_equalising_channels_leaves_flattened_maps_alone() -> None:
+    """A map that learned pooling reads flattened is scaled back before it, so the network stays the same function."""
+    core = small_core()
+    pool = next(node for node in core.graph.node if node.op_type == "ReduceMax")
+    pool.input[:] = ["flat", "places"]
+    flatten = helper.make_node("Reshape", ["f", "shape"], ["flat"], name="flatten")
+    core.graph.node.insert(list(core.graph.node).index(pool), flatten)
+    core.graph.initializer.extend([constant(np.array([0, 8, -1]), "shape"), constant(np.array([2]), "places")])
+    shown = frames(16)
+    changed, _ = equalised(core, observe_spans(core, shown))
+    assert any(node.name == "unscale before flat" for node in changed.graph.node)
+    before, after = (run_logits(session(with_normalisation(model)), shown) for model in (core, changed))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
 
 
 class Made:
