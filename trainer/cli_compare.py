@@ -24,7 +24,9 @@ FEWEST_FOLDS, MOST_FOLDS = 3, 20
 @click.command("compare", epilog=example("trainer compare data --out comparison --recipes focal,smote,fine-tuned"))
 @click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
-@click.option("--recipes", metavar="A,B,...", help="Recipes beside the baseline. Default: all that are declared.")
+@click.option(
+    "--recipes", metavar="A,B,...", help="Recipes beside the baseline. Default: all that suit the size of the frames."
+)
 @click.option(
     "--folds", type=click.IntRange(FEWEST_FOLDS, MOST_FOLDS), default=5, show_default=True, help="Folds a seed."
 )
@@ -57,12 +59,14 @@ def compare_command(
     """
     dataset = read_dataset(data)
     from trainer.compare.folds import PROTOCOLS
-    from trainer.compare.recipes import pick
+    from trainer.compare.recipes import affordable, pick
     from trainer.compare.report import render
     from trainer.compare.run import compare
 
     names = None if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
     candidates = pick(names)
+    if names is None:
+        candidates = affordable(candidates, dataset.frame_heights, dataset.frame_widths)
     protocols = PROTOCOLS if random_split else PROTOCOLS[:1]
     with stages() as progress:
         result = compare(dataset, out, candidates, folds, seeds, overkill, protocols, progress)

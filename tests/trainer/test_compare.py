@@ -19,7 +19,7 @@ from tests.support.folders import FolderSpec, write_folder
 from trainer.cli import main
 from trainer.compare.cells import read_cell, run_cell
 from trainer.compare.folds import make_splits
-from trainer.compare.recipes import BASELINE, CANDIDATES, Candidate, pick
+from trainer.compare.recipes import BASELINE, CANDIDATES, Candidate, affordable, pick
 from trainer.compare.run import CHOSEN, compare
 from trainer.compare.store import Store
 from trainer.data.importers import import_folder
@@ -232,3 +232,10 @@ def test_declared_names_are_unique_and_the_baseline_is_the_plain_one() -> None:
     plain = [(replace(c.recipe, name=""), c.scale) for c in CANDIDATES]
     assert len(set(plain)) == len(plain)
     assert [c.name for c in pick(["smote", BASELINE])] == [BASELINE, "smote"]
+
+
+def test_by_default_no_input_is_enlarged_beyond_what_training_would_choose() -> None:
+    """Small frames may be doubled; frames of a megapixel are not looked at in more pixels than they have."""
+    small, large = (affordable(CANDIDATES, (side, side), (side, side)) for side in (256, 1024))
+    assert small == CANDIDATES
+    assert {c.name for c in CANDIDATES} - {c.name for c in large} == {c.name for c in CANDIDATES if c.scale > 1}

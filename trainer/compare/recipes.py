@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from calibration.errors import InputError
-from trainer.recipes import Recipe
+from trainer.recipes import PIXEL_BUDGET, Recipe, choose_input_size
 
 BASELINE = "baseline"
 
@@ -79,6 +79,21 @@ CANDIDATES = (
         retrain_head=True,
     ),
 )
+
+
+def input_size(candidate: Candidate, heights: tuple[int, int], widths: tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels that a candidate looks at, for frames of (least, most) heights and widths."""
+    height, width, _ = choose_input_size(heights, widths)
+    return round(height * candidate.scale), round(width * candidate.scale)
+
+
+def affordable(
+    candidates: Sequence[Candidate], heights: tuple[int, int], widths: tuple[int, int]
+) -> tuple[Candidate, ...]:
+    """Those whose enlarged input stays within the pixels that training would choose at most."""
+    sizes = {candidate: input_size(candidate, heights, widths) for candidate in candidates}
+    return tuple(c for c, (height, width) in sizes.items() if c.scale <= 1 or height * width <= PIXEL_BUDGET)
+
 
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.cli_support import Report
-from trainer.compare.recipes import Candidate
+from trainer.compare.recipes import Candidate, input_size
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict
 from trainer.models.classifier import Classifier, Flips
-from trainer.recipes import Recipe, choose_input_size
+from trainer.recipes import Recipe
 from trainer.run import RunSettings, plan
 
 TIMED_FRAMES = 8
@@ -47,8 +47,7 @@ class Store:
 
     def settings(self, candidate: Candidate) -> RunSettings:
         """Network and preprocessing of a candidate on this dataset."""
-        height, width, _ = choose_input_size(self.dataset.frame_heights, self.dataset.frame_widths)
-        size = round(height * candidate.scale), round(width * candidate.scale)
+        size = input_size(candidate, self.dataset.frame_heights, self.dataset.frame_widths)
         return plan(self.dataset, candidate.recipe, 0, size)
 
     def frames(self, candidate: Candidate) -> LoadedSplit:
