@@ -23,7 +23,6 @@ from tests.trainer.test_quantise import frames, small_core
 from trainer.data.importers import import_folder
 from trainer.equalise import equalised
 from trainer.export import ExportResult, export_run
-from trainer.features import predict
 from trainer.models import bilinear_pool
 from trainer.models.anomaly import Anomaly, ledoit_wolf, whitening
 from trainer.models.classifier import Classifier, ClassifierConfig, load_run_model
@@ -54,12 +53,12 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 def test_bilinear_pooling_equals_the_explicit_outer_product(n: int, c: int, h: int, w: int, seed: int) -> None:
     """Outer products added place by place, signed square root, length 1."""
     x = drawn(n, c, h, w, seed=seed).double()
-    expected = np.zeros((n, c, c))
+    products = np.zeros((n, c, c))
     for row in range(n):
         for y in range(h):
             for z in range(w):
-                expected[row] += np.outer(x[row, :, y, z], x[row, :, y, z])
-    expected = (np.sign(expected) * np.sqrt(abs(expected))).reshape(n, -1)
+                products[row] += np.outer(x[row, :, y, z], x[row, :, y, z])
+    expected = (np.sign(products) * np.sqrt(abs(products))).reshape(n, -1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(bilinear_pool(x).numpy(), expected, atol=2e-6)
 
@@ -232,21 +231,22 @@ def test_equalising_channels_leaves_flattened_maps_alone() -> None:
 
 
 class Made:
-    """A run of one pooling with the distance to good parts, exported and released."""
+    """A run of one pooling, with or without the distance to good parts, exported and released."""
 
-    def __init__(self, root: Path, pooling: str) -> None:
+    def __init__(self, root: Path, pooling: str, anomaly: bool) -> None:
+        self.anomaly = anomaly
         write_folder(root / "images", FolderSpec(48, 64, (40, 16, 16)))
         self.data = import_folder(root / "images", root / "data", licence="none").dataset
         self.run, self.bundle = root / "run", root / "parts.lgb"
-        train(self.data, self.run, replace(QUICK, pooling=pooling, anomaly=True), seed=1, size=(48, 64))  # type: ignore[arg-type]
+        train(self.data, self.run, replace(QUICK, pooling=pooling, anomaly=anomaly), seed=1, size=(48, 64))  # type: ignore[arg-type]
         self.exported: ExportResult = export_run(self.run)
         release_run(self.run, self.bundle, name="parts")
 
 
-@pytest.fixture(scope="module", params=["bilinear", "parts"])
+@pytest.fixture(scope="module", params=[("bilinear", False), ("parts", True)])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """One for each pooling that learns."""
-    return Made(tmp_path_factory.mktemp("head"), request.param)
+    return Made(tmp_path_factory.mktemp("head"), *request.param)
 
 
 def test_heads_are_exported_with_every_convolution_in_int8(made: Made) -> None:
@@ -266,12 +266,15 @@ def test_the_appliance_judges_with_such_a_bundle_as_with_any_other(made: Made) -
     np.testing.assert_array_equal(engine.infer(frames[:1]), engine.infer(frames)[:1])
 
 
-def test_the_distance_is_in_the_trained_model(made: Made) -> None:
-    """The stored network holds it, and noise like no part raises the evidence against the good class."""
+def test_the_distance_is_in_the_trained_model_where_it_was_asked_for(made: Made) -> None:
+    """The stored network holds it: a part thrice as far from the good ones in the same direction scores as worse."""
     model, classes = load_run_model(made.run / "model.safetensors")
-    assert model.anomaly is not None
-    assert model.anomaly.slope > 0
+    assert (model.anomaly is not None) == made.anomaly
+    if model.anomaly is None:
+        return
     assert model.anomaly.good.argmax() == classes.index("good")
-    noise = np.random.default_rng(0).integers(0, 256, (4, 1, 48, 64)).astype(np.uint8)
-    good = 1 - softmax(predict(model, noise))[:, classes.index("good")]
-    assert (good > 0.5).all()
+    shown = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 1, 48, 64)).astype(np.uint8))
+    with torch.no_grad():
+        step = model.standardise(model.embed(model.lower(shown, 0), 0)) - model.anomaly.centre
+        near, far = (model.anomaly(model.anomaly.centre + times * step)[:, classes.index("good")] for times in (1, 3))
+    assert (far > near).all()

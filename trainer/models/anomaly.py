@@ -28,7 +28,9 @@ class Anomaly(nn.Module):
     the classes of the training set are, and temperature, thresholds and escape bound are fitted on scores that hold
     it. As one more input of the linear layer the distance was all but ignored: the seen classes need it little.
 
-    Before :meth:`fit` the evidence is 0.
+    What differs from the good parts in no direction in which they differ from each other adds nothing. Before
+    :meth:`fit` the evidence is 0, and after it too where held-out good parts lie no nearer than defects do, as may
+    happen with a few dozen good parts: then the score stays as it was.
     """
 
     centre: Tensor
