@@ -9,9 +9,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress
+from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress, warn
 from calibration.errors import InputError
 from deploy.bundle import Bundle, open_bundle
+from deploy.cli_keys import enrol_command, keys_group, sign_command
 from deploy.push import Outcome, PushReport, Transport, push, reach_all, rollback
 from deploy.slots import SLOT_NAMES, Slots
 
@@ -26,6 +27,9 @@ def main() -> None:
 
 
 cli = main
+main.add_command(keys_group)
+main.add_command(sign_command)
+main.add_command(enrol_command)
 
 
 _devices = click.argument("devices", metavar="DEVICE...", nargs=-1, required=True)
@@ -40,10 +44,15 @@ _devices = click.argument("devices", metavar="DEVICE...", nargs=-1, required=Tru
 def push_command(file: Path, devices: tuple[str, ...], dry_run: bool, retry: bool, as_json: bool) -> None:
     """Verify a bundle, copy it to each DEVICE and put it on trial there.
 
+    A device that was enrolled takes only what `deploy sign` has signed for it: FILE.sig must lie beside FILE.
+
     The appliance on the device confirms it once its golden frames have passed, or goes back to the bundle before.
     """
     report = push(file, devices, progress, dry_run, retry)
     emit(_push_json(report), as_json, _outcome_table(_push_title(report), report.devices, dry_run))
+    for outcome in report.devices:
+        if outcome.enrolled is False and not report.failed:
+            warn(f"{outcome.address} is not enrolled: signatures are not checked; `deploy enrol` switches that on")
     _fail(report.failed, len(report.devices))
 
 
@@ -114,6 +123,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "why": outcome.plan.why if outcome.plan else "",
         "done": outcome.done,
         "slots": outcome.slots,
+        "enrolled": outcome.enrolled,
         "error": outcome.error,
     }
 

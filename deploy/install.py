@@ -16,14 +16,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from calibration.cli_support import one_line
-from deploy import files
-from deploy.bundle import BundleError, open_bundle
+from deploy import files, trust
+from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.record import (
     BUNDLE,
     HISTORY,
     LOCK,
     SLOTS,
     STATE,
+    TRUST,
     DeviceBusy,
     DeviceError,
     HistoryLine,
@@ -37,8 +38,10 @@ from deploy.record import (
     read_history,
     read_record,
     read_state,
+    read_trust,
     slot_path,
 )
+from deploy.refusals import TrustError
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
 
 __all__ = [
@@ -84,22 +87,52 @@ class Device:
         self.wait_s = wait_s
         self.headroom = headroom
 
-    def stage(self, path: Path, progress: Report | None = None) -> Slots:
-        """Verify a bundle, copy it into the spare slot, verify the copy.
+    def enrol(self, root: bytes, device: str) -> None:
+        """From now on take only bundles signed by the keys of this root metadata, for this device id or for all.
 
-        A bundle that is staged already, or lies rejected or confirmed in the spare slot, is not copied again.
+        What judges goes on judging; a bundle that is staged unsigned is rejected.
 
         Raises:
+            DeviceError: enrolled already: only a rotated root in a signed push changes whom a device trusts.
+            InputError: no root metadata, or no device id.
+        """
+        record = trust.enrolled(root, device)
+        self._prepare()
+        with self._locked():
+            state = self._record_or_new()
+            self._check_not_enrolled()
+            files.write_durably(self.root / TRUST, _encoded(record))
+            slots = state.slots()
+            for name in SLOT_NAMES:
+                if slots[name].state is SlotState.STAGED:
+                    slots = slots.reject(slots[name].sha256, "staged unsigned before this device was enrolled")
+            enrolled = state.model_copy(update={"enrolled": True})
+            self._step(enrolled, slots, "enrol", None, Slot(), f"as {device}")
+
+    def verify(self, path: Path) -> None:
+        """Whether `stage` would trust this bundle; changes nothing, notes nothing. Raises as `stage`."""
+        record = read_trust(self.root)
+        if record is not None:
+            trust.open_verified(path, trust.verify(record, trust.read_signature(path)))
+
+    def stage(self, path: Path, progress: Report | None = None) -> Slots:
+        """Verify a bundle and its signature, copy it into the spare slot, verify the copy.
+
+        A bundle that is staged already, or lies rejected or confirmed in the spare slot, is not copied again. On a
+        device that is not enrolled the signature is not looked at. On one that is, each refusal is a line of history.
+
+        Raises:
+            TrustError: not signed for this device by keys it trusts; its kinds are in deploy.refusals.
             BundleError: the file is no good, or changed while it was copied.
             DeviceError: not a device root, no room, no permission. SlotError: no slot is spare.
             DeviceBusy: somebody else is at it.
         """
-        bundle = open_bundle(path)
+        unsigned = None if read_trust(self.root) else open_bundle(path)  # a bad file is to make no device root
         self._prepare()
         with self._locked():
             record = self._record_or_new()
+            bundle, accepted, size = self._admitted(path, unsigned, record.generation)
             before = record.slots()
-            size = path.stat().st_size
             target = before.target(bundle.sha256)
             after = before.stage(bundle.sha256, bundle.manifest.name, size)
             if not holds(self.root, target, bundle.sha256):
@@ -108,11 +141,15 @@ class Device:
                     record = self._write(record, before.cleared(bundle.sha256))
                 part.replace(slot_path(self.root, target))
                 files.sync_directory(part.parent)
+            if accepted is not None:  # before the state: what is staged can never be replayed against
+                files.write_durably(self.root / TRUST, _encoded(accepted))
             self._step(record, after, "stage", target, after[target])
             return after
 
     def repair(self, path: Path, progress: Report | None = None) -> Slots:
         """Put a whole copy of a bundle back into the slot that holds it damaged. What judges stays what judges.
+
+        Needs no signature: the copy is, byte for byte, what was accepted before, and no expiry may stop it.
 
         Raises:
             DeviceError: no slot holds this bundle. Otherwise as `stage`.
@@ -202,6 +239,31 @@ class Device:
         except OSError as error:
             raise explained(error, self.root) from None
 
+    def _check_not_enrolled(self) -> None:
+        record = read_trust(self.root)
+        if record is not None:
+            raise DeviceError(
+                f"{self.root}: enrolled already, as {record.device}; "
+                "whom it trusts changes only through `deploy keys rotate` and a signed push"
+            )
+
+    def _admitted(
+        self, path: Path, unsigned: Bundle | None, generation: int
+    ) -> tuple[Bundle, trust.TrustRecord | None, int]:
+        """The bundle, trusted, what to keep of its signature, and its size in bytes. A refusal goes on record."""
+        record = read_trust(self.root)
+        if record is None:
+            return unsigned or open_bundle(path), None, path.stat().st_size
+        digest = ""
+        try:
+            verified = trust.verify(record, trust.read_signature(path))
+            digest = verified.sha256
+            return trust.open_verified(path, verified), verified.record, verified.length
+        except (TrustError, BundleError) as error:
+            reason = one_line(f"{type(error).__name__}: {error}")[:300]
+            self._note("refuse", generation, None, Slot(), reason, digest)
+            raise
+
     def _prepare(self) -> None:
         """Make the directories. A directory that holds other things is refused, not filled."""
         check_usable(self.root)
@@ -227,8 +289,14 @@ class Device:
         if free < needed:
             raise DeviceError(f"{self.root}: {free >> 20} MiB free, {(needed >> 20) + 1} MiB needed; free some space")
         part = slot_path(self.root, target).with_name(BUNDLE + files.PART)
+
+        def bounded(done: int, total: int) -> None:
+            if done > size:
+                raise BundleError(f"{path}: grew while it was copied; push it again")
+            progress(done, total)
+
         try:
-            files.copy_part(path, slot_path(self.root, target), progress)
+            files.copy_part(path, slot_path(self.root, target), bounded)
             if open_bundle(part).sha256 != sha256:
                 raise BundleError(f"{path}: changed while it was copied; push it again")
         except (OSError, BundleError):
@@ -237,22 +305,26 @@ class Device:
         return part
 
     def _step(
-        self, record: StateRecord, after: Slots, what: str, name: SlotName | None, slot: Slot | None
+        self, record: StateRecord, after: Slots, what: str, name: SlotName | None, slot: Slot | None, reason: str = ""
     ) -> StateRecord:
         """Carry out one change: the history says so first, then the state."""
         told = slot or Slot()
+        self._note(what, record.generation + 1, name, told, reason or told.reason, told.sha256)
+        return self._write(record, after)
+
+    def _note(self, what: str, generation: int, name: SlotName | None, told: Slot, reason: str, sha256: str) -> None:
+        """One line of history."""
         line = HistoryLine(
             time=_now(),
             who=self.who,
             what=what,
-            generation=record.generation + 1,
+            generation=generation,
             slot=name,
-            sha256=told.sha256,
+            sha256=sha256,
             name=told.name,
-            reason=told.reason,
+            reason=reason,
         )
         files.append_durably(self.root / HISTORY, line.model_dump_json().encode())
-        return self._write(record, after)
 
     def _write(self, record: StateRecord, slots: Slots) -> StateRecord:
         old = record.slots()
@@ -261,12 +333,18 @@ class Device:
             name: kept[name] if slots[name] == old[name] else SlotRecord(**asdict(slots[name]), since=_now())
             for name in SLOT_NAMES
         }
-        new = StateRecord(generation=record.generation + 1, active=slots.active, a=changed["a"], b=changed["b"])
+        new = StateRecord(
+            generation=record.generation + 1,
+            enrolled=record.enrolled,
+            active=slots.active,
+            a=changed["a"],
+            b=changed["b"],
+        )
         files.write_durably(self.root / STATE, _encoded(new))
         return new
 
 
-def _encoded(record: StateRecord) -> bytes:
+def _encoded(record: StateRecord | trust.TrustRecord) -> bytes:
     return (record.model_dump_json(indent=1) + "\n").encode()
 
 

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from calibration.errors import InputError
 from deploy.bundle import open_bundle
 from deploy.install import Device, Report
-from deploy.record import DeviceStatus, check_usable, holds, read_state, read_status
+from deploy.record import DeviceStatus, check_usable, holds, read_state, read_status, read_trust
 from deploy.slots import SlotError, SlotName, Slots, SlotState
 
 Watch = Callable[[str], AbstractContextManager[Report]]
@@ -31,6 +31,12 @@ class Transport(Protocol):
 
     def slots(self) -> Slots:
         """What the device holds; empty slots where nothing was ever pushed to it."""
+
+    def enrolled(self) -> bool:
+        """Whether it asks for signatures. One that does not is a device in development."""
+
+    def verify(self, file: Path) -> None:
+        """Raise TrustError where the device would refuse this bundle; nothing is changed."""
 
     def intact(self, slot: SlotName, sha256: str) -> bool:
         """Whether the file in a slot is this bundle, every byte of it."""
@@ -61,6 +67,14 @@ class LocalTransport:
     def slots(self) -> Slots:
         """As Transport."""
         return read_state(self._root) if check_usable(self._root) else Slots()
+
+    def enrolled(self) -> bool:
+        """As Transport."""
+        return read_trust(self._root) is not None
+
+    def verify(self, file: Path) -> None:
+        """As Transport."""
+        self._device.verify(file)
 
     def intact(self, slot: SlotName, sha256: str) -> bool:
         """As Transport."""
@@ -164,6 +178,7 @@ class Outcome:
         done: the steps carried out.
         slots: what the device holds now; None when unknown.
         error: what went wrong; "" otherwise.
+        enrolled: whether the device asks for signatures; None when unknown.
     """
 
     address: str
@@ -171,6 +186,7 @@ class Outcome:
     done: tuple[Step, ...] = ()
     slots: Slots | None = None
     error: str = ""
+    enrolled: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -220,13 +236,17 @@ def push(
 def _push_one(file: Path, sha256: str, device: Transport, watch: Watch, dry_run: bool, retry: bool) -> Outcome:
     plan: Plan | None = None
     slots: Slots | None = None
+    enrolled: bool | None = None
     done: list[Step] = []
     try:
         slots = device.slots()
+        enrolled = device.enrolled()
         holder = slots.find(sha256)
         plan = plan_push(slots, sha256, retry, holder is None or device.intact(holder, sha256))
         if plan.blocked:
-            return Outcome(device.address, plan, (), slots, plan.why)
+            return Outcome(device.address, plan, (), slots, plan.why, enrolled)
+        if dry_run and "stage" in plan.steps:
+            device.verify(file)
         for step in () if dry_run else plan.steps:
             if step == "activate":
                 slots = device.activate(sha256)
@@ -235,8 +255,8 @@ def _push_one(file: Path, sha256: str, device: Transport, watch: Watch, dry_run:
                     slots = device.stage(file, progress) if step == "stage" else device.repair(file, progress)
             done.append(step)
     except InputError as error:
-        return Outcome(device.address, plan, tuple(done), slots, str(error))
-    return Outcome(device.address, plan, tuple(done), slots)
+        return Outcome(device.address, plan, tuple(done), slots, str(error), enrolled)
+    return Outcome(device.address, plan, tuple(done), slots, enrolled=enrolled)
 
 
 def rollback(devices: Sequence[str], reason: str, dry_run: bool = False) -> tuple[Outcome, ...]:

@@ -5,6 +5,7 @@
     DIR/state.json       which slot judges and what each holds (strict; written whole or not at all)
     DIR/slots/a, b       bundle.lgb
     DIR/history.jsonl    one line per step: when, who, what
+    DIR/trust.json       whose signatures are trusted (deploy.trust); absent until the device is enrolled
     DIR/lock             held while anything changes
 """
 
@@ -23,10 +24,11 @@ from calibration.errors import InputError
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.files import PART
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
+from deploy.trust import TrustRecord
 
 BUNDLE = "bundle.lgb"
-STATE, HISTORY, LOCK, SLOTS = "state.json", "history.jsonl", "lock", "slots"
-_OURS = {STATE, STATE + PART, HISTORY, LOCK, SLOTS}
+STATE, HISTORY, TRUST, LOCK, SLOTS = "state.json", "history.jsonl", "trust.json", "lock", "slots"
+_OURS = {STATE, STATE + PART, HISTORY, TRUST, TRUST + PART, LOCK, SLOTS}
 
 
 class DeviceError(InputError):
@@ -57,10 +59,11 @@ class SlotRecord(_Strict):
 
 
 class StateRecord(_Strict):
-    """state.json. `generation` counts the changes."""
+    """state.json. `generation` counts the changes; `enrolled` is set for good once signatures are asked for."""
 
     version: Literal[1] = 1
     generation: int = Field(default=0, ge=0)
+    enrolled: bool = False
     active: SlotName | None = None
     a: SlotRecord = SlotRecord()
     b: SlotRecord = SlotRecord()
@@ -72,7 +75,8 @@ class StateRecord(_Strict):
 
 class HistoryLine(_Strict):
     """One step. It is written before the step, so a step without its line cannot be; `generation` tells whether
-    the step was carried out: a line above the state's generation was cut short."""
+    the step was carried out: a line above the state's generation was cut short. A bundle that was refused is a line
+    too, `refuse`, of the generation it left as it was; `reason` begins with the name of the error."""
 
     time: str
     who: str
@@ -118,6 +122,25 @@ def read_record(root: Path) -> StateRecord:
     except ValueError as error:
         raise DeviceError(f"{path}: damaged ({error}); {remedy}") from None
     return record
+
+
+def read_trust(root: Path) -> TrustRecord | None:
+    """Whose signatures the device trusts; None where it is not enrolled and signatures are not checked.
+
+    Raises:
+        DeviceError: trust.json is damaged, or gone though the device was enrolled. It is never taken for not enrolled.
+    """
+    path, remedy = root / TRUST, "restore it from a backup, or move the whole directory away and enrol it again"
+    try:
+        return TrustRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        if (root / STATE).exists() and read_record(root).enrolled:
+            raise DeviceError(f"{path}: missing, though this device is enrolled; {remedy}") from None
+        return None
+    except OSError as error:
+        raise explained(error, root) from None
+    except ValidationError as error:
+        raise DeviceError(f"{path}: damaged: {error.errors()[0]['msg']}; {remedy}") from None
 
 
 def slot_path(root: Path, name: SlotName) -> Path:
