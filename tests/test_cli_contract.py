@@ -12,8 +12,11 @@ from click.testing import CliRunner
 PROGRAMS = ("calibration", "trainer", "deploy", "appliance")
 
 EXPECTED = {
-    "calibration": {"report"},
-    "trainer": {"import elpv", "import folder", "compare", "train", "export", "release", "evaluate"},
+    "calibration": {"report", "bound"},
+    "trainer": {
+        *("import elpv", "import folder", "compare", "train", "distill", "export", "release", "evaluate"),
+        *("labels consensus", "labels issues", "labels queries", "labels apply", "labels convert"),
+    },
     "deploy": {"push", "status", "rollback"},
     "appliance": {"run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review judge"},
 }
