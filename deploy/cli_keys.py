@@ -13,13 +13,14 @@ from calibration.errors import InputError
 from deploy.install import Device
 from deploy.keys import Changed, KeyStore
 from deploy.record import TRUST, check_usable, read_trust
-from deploy.trust import EVERY_DEVICE, enrolled
+from deploy.trust import enrolled
+from deploy.trust_record import EVERY_DEVICE
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 _dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 
 
-@click.group("keys")
+@click.group("keys", epilog=example("deploy keys init keys"))
 def keys_group() -> None:
     """Make, replace and revoke the keys that sign bundles.
 

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from calibration.cli_support import one_line
-from deploy import files, trust
+from deploy import files
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.record import (
     BUNDLE,
@@ -43,6 +43,7 @@ from deploy.record import (
 )
 from deploy.refusals import TrustError
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
+from deploy.trust_record import TrustRecord
 
 __all__ = [
     "Device",
@@ -96,6 +97,8 @@ class Device:
             DeviceError: enrolled already: only a rotated root in a signed push changes whom a device trusts.
             InputError: no root metadata, or no device id.
         """
+        from deploy import trust  # python-tuf costs a quarter of a second: only where signatures are looked at
+
         record = trust.enrolled(root, device)
         self._prepare()
         with self._locked():
@@ -111,6 +114,8 @@ class Device:
 
     def verify(self, path: Path) -> None:
         """Whether `stage` would trust this bundle; changes nothing, notes nothing. Raises as `stage`."""
+        from deploy import trust
+
         record = read_trust(self.root)
         if record is not None:
             trust.open_verified(path, trust.verify(record, trust.read_signature(path)))
@@ -127,6 +132,7 @@ class Device:
             DeviceError: not a device root, no room, no permission. SlotError: no slot is spare.
             DeviceBusy: somebody else is at it.
         """
+        check_usable(self.root)
         unsigned = None if read_trust(self.root) else open_bundle(path)  # a bad file is to make no device root
         self._prepare()
         with self._locked():
@@ -247,13 +253,13 @@ class Device:
                 "whom it trusts changes only through `deploy keys rotate` and a signed push"
             )
 
-    def _admitted(
-        self, path: Path, unsigned: Bundle | None, generation: int
-    ) -> tuple[Bundle, trust.TrustRecord | None, int]:
+    def _admitted(self, path: Path, unsigned: Bundle | None, generation: int) -> tuple[Bundle, TrustRecord | None, int]:
         """The bundle, trusted, what to keep of its signature, and its size in bytes. A refusal goes on record."""
         record = read_trust(self.root)
         if record is None:
             return unsigned or open_bundle(path), None, path.stat().st_size
+        from deploy import trust
+
         digest = ""
         try:
             verified = trust.verify(record, trust.read_signature(path))
@@ -344,7 +350,7 @@ class Device:
         return new
 
 
-def _encoded(record: StateRecord | trust.TrustRecord) -> bytes:
+def _encoded(record: StateRecord | TrustRecord) -> bytes:
     return (record.model_dump_json(indent=1) + "\n").encode()
 
 

@@ -30,7 +30,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 from deploy import files
 from deploy.bundle import open_bundle
 from deploy.private_keys import KeyDirectoryError, encoded, load_signer, new_signer
-from deploy.trust import DEVICE_ID, EVERY_DEVICE, REVOKED, ROLES, TARGET, Envelope, Terms, signature_path
+from deploy.trust_record import DEVICE_ID, EVERY_DEVICE, REVOKED, ROLES, TARGET, Envelope, Terms, signature_path
 
 ROOT_DAYS = 5 * 365
 SIGNING = "sign"

@@ -24,7 +24,7 @@ from calibration.errors import InputError
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.files import PART
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
-from deploy.trust import TrustRecord
+from deploy.trust_record import TrustRecord
 
 BUNDLE = "bundle.lgb"
 STATE, HISTORY, TRUST, LOCK, SLOTS = "state.json", "history.jsonl", "trust.json", "lock", "slots"

@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from tuf.api import exceptions as tuf
 from tuf.api.metadata import Metadata, Root, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
@@ -41,18 +41,22 @@ from deploy.refusals import (
     UntrustedKey,
     WrongDevice,
 )
+from deploy.trust_record import (
+    DEVICE_ID,
+    EVERY_DEVICE,
+    REVOKED,
+    ROLES,
+    TARGET,
+    Envelope,
+    Terms,
+    TrustRecord,
+    signature_path,
+)
 
-SIGNATURE = ".sig"
-TARGET = "bundle.lgb"
-EVERY_DEVICE = "*"
-REVOKED = "x-lineguard-revoked"
-"""Field of root metadata: ids of keys that were revoked, not merely replaced."""
 MAX_SIGNATURE = 2**20
 MAX_METADATA = 2**15
 MAX_JUMP = 10_000
 """Signatures that a device may have missed. A larger step is no gap but an attempt to shut out all later ones."""
-Role = Literal["timestamp", "snapshot", "targets"]
-ROLES: tuple[Role, Role, Role] = ("timestamp", "snapshot", "targets")
 LIMITS = UpdaterConfig(
     max_root_rotations=256,
     root_max_length=MAX_METADATA,
@@ -60,43 +64,6 @@ LIMITS = UpdaterConfig(
     snapshot_max_length=MAX_METADATA,
     targets_max_length=MAX_METADATA,
 )
-DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Envelope(_Strict):
-    """FILE.sig: TUF metadata files by name, as text."""
-
-    format: Literal[1] = 1
-    metadata: dict[str, str]
-
-
-class Terms(_Strict):
-    """What a signature says of its bundle beside length and hash.
-
-    devices: ids it is meant for, or "*". version: rises with every signature. signed: when, by the signer's clock.
-    """
-
-    devices: tuple[str, ...] = Field(min_length=1)
-    version: int = Field(ge=1)
-    signed: AwareDatetime
-
-
-class TrustRecord(_Strict):
-    """trust.json: what a device has accepted.
-
-    floor: no clock is believed that says an earlier time; the latest signing time accepted, None before the first.
-    roots: root metadata, from the one of the enrolment to the newest. metadata: last of each other role.
-    """
-
-    version: Literal[1] = 1
-    device: str = Field(pattern=f"^{DEVICE_ID.pattern}$")
-    floor: AwareDatetime | None = None
-    roots: Annotated[tuple[str, ...], Field(min_length=1)]
-    metadata: dict[Role, str] = {}
 
 
 @dataclass(frozen=True)
@@ -113,11 +80,6 @@ class Verified:
     sha256: str
     length: int
     terms: Terms
-
-
-def signature_path(bundle: Path) -> Path:
-    """Where the signature of a bundle lies."""
-    return bundle.with_name(bundle.name + SIGNATURE)
 
 
 def read_signature(bundle: Path) -> bytes:

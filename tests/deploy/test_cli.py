@@ -160,7 +160,7 @@ def test_an_error_does_not_steer_the_terminal(tmp_path: Path) -> None:
 def test_every_command_has_help_with_an_example() -> None:
     """And --json."""
     assert "completion" in run("--help").stdout
-    for name in cli.commands:
+    for name in (name for name, command in cli.commands.items() if not hasattr(command, "commands")):
         text = run(name, "--help").stdout
         assert f"deploy {name} " in text.split("Example:")[1]
         assert "--json" in text
