@@ -65,7 +65,7 @@ def export_core(model: Classifier, shape: tuple[int, int, int]) -> ModelProto:
             output_names=[LOGITS],
             verbose=False,
         )
-        return cleaned(onnx.load(path))
+        return unshared(cleaned(onnx.load(path)))
 
 
 @contextmanager
@@ -104,6 +104,25 @@ def cleaned(model: ModelProto) -> ModelProto:
     graph.name = "lineguard"
     copy.producer_name, copy.producer_version = "lineguard", ""
     return copy
+
+
+def unshared(model: ModelProto) -> ModelProto:
+    """The model, changed in place so that every convolution has weights of its own.
+
+    Exporters merge equal weights of convolutions that see different things; each is scaled and rounded by what it sees.
+    """
+    constants = {item.name: item for item in model.graph.initializer}
+    taken: set[str] = set()
+    for node in model.graph.node:
+        for i, name in enumerate(node.input[1:] if node.op_type == "Conv" else (), 1):
+            if name in taken:
+                own = TensorProto()
+                own.CopyFrom(constants[name])
+                own.name = f"{name} of {node.name}"
+                model.graph.initializer.append(own)
+                node.input[i] = own.name
+            taken.add(name)
+    return model
 
 
 def finished(model: ModelProto) -> ModelProto:

@@ -172,15 +172,21 @@ class AttentionCrop(Classifier):
     def look(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (N, C, H, W) float32 -> features (N, ``self.features``): overview, crops, how unusual."""
         config = self.crop_config
-        coarse = self._reduced(pixels, config.overview)
-        overview = self._seen(coarse, self._backbone(OVERVIEW))
-        crops, distances = self.crops(pixels)
-        seen = self._seen(crops, self._backbone(CROPS))
+        backbone = self._backbone(OVERVIEW)
+        coarse = backbone.lower(self._reduced(pixels, config.overview), LOCATE_STAGES)
+        overview = self.pool(*backbone.upper(coarse, LOCATE_STAGES))
+        # where both looks are of one size, the locator's is the first part of the overview
+        crops, distances = self.crops(pixels, coarse if config.overview == config.locate else None)
+        backbone = self._backbone(CROPS)
+        seen = self.pool(*backbone.upper(backbone.lower(crops, 0), 0))
         strongest = seen.reshape(-1, config.crops, seen.shape[1]).amax(1)
         return torch.cat((overview, strongest, torch.log1p(distances)), 1)
 
-    def crops(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def crops(self, pixels: Tensor, located: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The most unusual places of normalised pixels (N, C, H, W), most unusual first.
+
+        Args:
+            located: the map of the locating look where it is known already.
 
         Returns:
             Crops (N * crops, C, crop, crop), and each one's squared distance from good parts (N, crops), >= 0.
@@ -188,7 +194,7 @@ class AttentionCrop(Classifier):
         config, (channels, height, width) = self.crop_config, pixels.shape[1:]
         if min(height, width) < config.crop:
             raise InputError(f"attention cropping: frames of {width}x{height} are smaller than crops of {config.crop}")
-        places = (self._places(pixels) - self.locate_mean) @ self.locate_whiten
+        places = (self._places(pixels, located) - self.locate_mean) @ self.locate_whiten
         distance = places.square().sum(2)
         columns = _cells(width, config.locate, self.stride)
         rows = _cells(height, config.locate, self.stride)
@@ -210,13 +216,11 @@ class AttentionCrop(Classifier):
         cut = torch.gather(pixels.flatten(1), 1, index.flatten(1))
         return cut.reshape(-1, channels, config.crop, config.crop), torch.stack(found, 1).clamp(min=0)
 
-    def _seen(self, pixels: Tensor, backbone: Backbone) -> Tensor:
-        return self.pool(*backbone.upper(backbone.lower(pixels, 0), 0))
-
-    def _places(self, pixels: Tensor) -> Tensor:
+    def _places(self, pixels: Tensor, located: Tensor | None = None) -> Tensor:
         """Features of the places in the locating look, without its border: (N, places, channels)."""
-        seen = self._backbone(LOCATE).lower(self._reduced(pixels, self.crop_config.locate), LOCATE_STAGES)
-        inner = seen[:, :, BORDER:-BORDER, BORDER:-BORDER]
+        if located is None:
+            located = self._backbone(LOCATE).lower(self._reduced(pixels, self.crop_config.locate), LOCATE_STAGES)
+        inner = located[:, :, BORDER:-BORDER, BORDER:-BORDER]
         return inner.flatten(2).transpose(1, 2)
 
     @staticmethod
