@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -36,12 +37,15 @@ from calibration.errors import InputError
 from calibration.images import ImageError, decode_image
 from calibration.preprocess import Frame
 from deploy.manifest import Golden, Manifest, Variant
+from deploy.onnx_check import check_self_contained
 
 MAGIC = b"LGBUNDLE"
 FORMAT = 1
 HEADER = 8 + 4 + 8 + 32
 MAX_BYTES = 512 * 2**20
 MAX_MEMBERS = 300
+MAX_DIRECTORY = 2**16
+"""Bytes of the archive's own list of members: zipfile reads it whole before its length can be looked at."""
 NAMES = re.compile(
     r"manifest\.json|model\.(cpu|trt)\.onnx|golden/[0-9]{3}\.png|golden/expected\.json|report\.html|sbom\.cdx\.json"
 )
@@ -197,6 +201,7 @@ def _verified_payload(data: bytes, path: Path) -> bytes:
 
 def _members(payload: bytes, path: Path) -> dict[str, bytes]:
     """The archive's files. Names, number, kind and sizes are checked before anything is read."""
+    _check_directory(payload, path)
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             entries = archive.infolist()
@@ -218,6 +223,15 @@ def _members(payload: bytes, path: Path) -> dict[str, bytes]:
         raise BundleError(f"{path}: the archive inside is not readable ({error})") from None
 
 
+def _check_directory(payload: bytes, path: Path) -> None:
+    """The end record is the last 22 bytes (no comment, no ZIP64), so that its numbers are those zipfile goes by."""
+    end = payload[-22:]
+    if len(end) < 22 or end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0" or payload[-42:-38] == b"PK\x06\x07":
+        raise BundleError(f"{path}: the archive inside is not readable; make the bundle again")
+    if int.from_bytes(end[12:16], "little") > MAX_DIRECTORY:
+        raise BundleError(f"{path}: its list of members is longer than {MAX_DIRECTORY} bytes; refused")
+
+
 def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, path: Path) -> None:
     names = [entry.filename for entry in entries]
     if len(entries) > MAX_MEMBERS or len(set(names)) != len(names):
@@ -227,6 +241,8 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, path: Path) ->
             raise BundleError(f"{path}: member {entry.filename[:80]!r} has no place in a bundle")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise BundleError(f"{path}: member {entry.filename} is compressed; bundles store their files")
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise BundleError(f"{path}: member {entry.filename} is no ordinary file; refused")
     # members that overlap could make a small archive fill the memory
     if sum(entry.file_size for entry in entries) > size:
         raise BundleError(f"{path}: its members claim more bytes than the archive has; refused")
@@ -248,6 +264,10 @@ def _check_members(manifest: Manifest, members: Mapping[str, bytes], path: Path)
             raise BundleError(f"{path}: variant {name}: the decision rule was fitted on another preprocessing")
         if variant.rule.classes != manifest.classes or variant.rule.ok_class != manifest.ok_class:
             raise BundleError(f"{path}: variant {name}: its classes are not those of the manifest")
+        try:
+            check_self_contained(members[variant.model])
+        except ValueError as error:
+            raise BundleError(f"{path}: {variant.model} {error}; export the model again") from None
     _check_goldens(manifest, members, path)
 
 
