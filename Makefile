@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint types imports powercut-db results-elpv bench screenshot clean help
+.PHONY: demo test check lint types imports attacks powercut-db results-elpv bench screenshot clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,6 +41,9 @@ types: $(STAMP)
 
 imports: $(STAMP)
 	$(BIN)/lint-imports
+
+attacks: $(STAMP) ## every byte of a signed bundle flipped, every prefix, every archive trick (about 20 seconds)
+	$(BIN)/python -m tests.attacks.campaign
 
 powercut-db: $(STAMP) ## 10,000 simulated power cuts of the database (about 2 minutes)
 	$(BIN)/python -m tests.faults.powercut_db

@@ -158,6 +158,11 @@ def open_verified(path: Path, verified: Verified) -> Bundle:
             data = file.read(verified.length + 1)
     except OSError as error:
         raise ArbitraryBundle(f"{path}: {error.strerror or error}") from None
+    return parse_verified(data, verified, path)
+
+
+def parse_verified(data: bytes, verified: Verified, path: Path) -> Bundle:
+    """As `open_verified`, of bytes in memory; `path` is used in messages only."""
     if len(data) > verified.length:
         raise EndlessData(f"{path}: longer than the {verified.length} bytes that were signed; copy it again")
     if len(data) < verified.length or hashlib.sha256(data).hexdigest() != verified.sha256:
