@@ -159,8 +159,17 @@ def open_bundle(path: Path) -> Bundle:
     return parse_bundle(data, path)
 
 
-def parse_bundle(data: bytes, path: Path) -> Bundle:
-    """Verify a bundle that is in memory. `path` is used in messages only. Raises BundleError as open_bundle does."""
+def parse_bundle(data: bytes, path: Path, sha256: str | None = None) -> Bundle:
+    """Verify a bundle that is in memory.
+
+    Args:
+        data: the whole file.
+        path: used in messages only.
+        sha256: of `data`, hex, where it is known; None has it computed.
+
+    Raises:
+        BundleError: as open_bundle.
+    """
     payload = _verified_payload(data, path)
     members = _members(payload, path)
     try:
@@ -182,7 +191,7 @@ def parse_bundle(data: bytes, path: Path) -> Bundle:
             raise
         raise BundleError(f"{path}: manifest.json is not valid JSON ({error})") from None
     _check_members(manifest, members, path)
-    return Bundle(path, hashlib.sha256(data).hexdigest(), manifest, MappingProxyType(members))
+    return Bundle(path, sha256 or hashlib.sha256(data).hexdigest(), manifest, MappingProxyType(members))
 
 
 def _verified_payload(data: bytes, path: Path) -> bytes:
@@ -191,12 +200,13 @@ def _verified_payload(data: bytes, path: Path) -> bytes:
     if len(data) < HEADER or data[:8] != MAGIC:
         raise BundleError(f"{path}: not a Lineguard bundle; give a .lgb file made by `trainer release`")
     version = int.from_bytes(data[8:12], "big")
-    head, digest, payload = data[:20], data[20:HEADER], data[HEADER:]
-    if hashlib.sha256(head + payload).digest() != digest or int.from_bytes(data[12:20], "big") != len(payload):
+    found = hashlib.sha256(data[:20])
+    found.update(memoryview(data)[HEADER:])
+    if found.digest() != data[20:HEADER] or int.from_bytes(data[12:20], "big") != len(data) - HEADER:
         raise BundleError(f"{path}: damaged (its checksum does not match); copy or make the bundle again")
     if version != FORMAT:
         raise BundleError(f"{path}: bundle format {version}; this program reads format {FORMAT}")
-    return payload
+    return data[HEADER:]
 
 
 def _members(payload: bytes, path: Path) -> dict[str, bytes]:

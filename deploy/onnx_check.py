@@ -59,24 +59,29 @@ def _check(message: memoryview, kind: str, depth: int, budget: list[int]) -> Non
 
 def _fields(message: memoryview, budget: list[int]) -> Iterator[tuple[int, int | memoryview]]:
     """Field numbers and values of one message: numbers as int, anything of a length as a view."""
-    at = 0
-    while at < len(message):
+    at, end = 0, len(message)
+    while at < end:
         budget[0] -= 1
         if budget[0] < 0:
             raise ValueError("has fields without end")
-        tag, at = _varint(message, at)
+        tag = message[at]  # most tags and lengths are one byte: a model has tens of thousands
+        at += 1
+        if tag > 0x7F:
+            tag, at = _varint(message, at - 1)
         wire = tag & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-            continue
-        if wire == 2:
+        if wire == 2 and at < end and message[at] <= 0x7F:
+            length = message[at]
+            at += 1
+        elif wire in (0, 2):
             length, at = _varint(message, at)
+            if wire == 0:
+                yield tag >> 3, length
+                continue
         elif wire in (1, 5):
             length = 8 if wire == 1 else 4
         else:
             raise ValueError("is no ONNX file")
-        if length > len(message) - at:
+        if length > end - at:
             raise ValueError("is cut short")
         yield tag >> 3, message[at : at + length]
         at += length

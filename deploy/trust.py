@@ -167,7 +167,7 @@ def parse_verified(data: bytes, verified: Verified, path: Path) -> Bundle:
         raise EndlessData(f"{path}: longer than the {verified.length} bytes that were signed; copy it again")
     if len(data) < verified.length or hashlib.sha256(data).hexdigest() != verified.sha256:
         raise ArbitraryBundle(f"{path}: not the bundle that was signed; copy or sign it again")
-    return parse_bundle(data, path)
+    return parse_bundle(data, path, verified.sha256)
 
 
 def parse_envelope(signature: bytes) -> Envelope:
