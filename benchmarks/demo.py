@@ -88,7 +88,11 @@ def demo(build: Path, seed: int) -> dict[str, Any]:
     run("trainer", "train", data, "--out", folder, "--recipe", "quick", "--seed", str(seed))
     run("trainer", "export", folder)
     release = run("trainer", "release", folder, "--out", bundle, "--name", "solar-cells")
-    run("deploy", "push", bundle, f"file:{build / 'device'}")
+    keys, device = build / "keys", f"file:{build / 'device'}"
+    run("deploy", "keys", "init", keys)
+    run("deploy", "enrol", device, "--root", keys / "root.json", "--id", "demo")
+    run("deploy", "sign", bundle, "--keys", keys, "--devices", "demo")
+    run("deploy", "push", bundle, device)
     truth = replay_test_parts(data, build / "frames")
     station.write_text(STATION)
     summary = run("appliance", "run", "--config", station)

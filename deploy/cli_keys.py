@@ -99,7 +99,8 @@ def sign_command(file: Path, directory: Path, devices: str, days: int, dry_run: 
         "signatures": f"{signed.signatures} of {signed.needed}"
         + (f"; {missing} more signer(s) must sign this file" if missing > 0 else ""),
     }
-    emit(signed, as_json, key_values("Would sign" if dry_run else "Signed", rows))
+    result = {**vars(signed), "expires": signed.expires.isoformat(), "dry_run": dry_run}
+    emit(result, as_json, key_values("Would sign" if dry_run else "Signed", rows))
 
 
 @click.command("enrol", epilog=example("deploy enrol file:/var/lib/lineguard --root keys/root.json --id press-3"))
