@@ -117,8 +117,12 @@ class Device:
         from deploy import trust
 
         record = read_trust(self.root)
-        if record is not None:
+        if record is None:
+            return
+        try:
             trust.open_verified(path, trust.verify(record, trust.read_signature(path)))
+        except OSError as error:  # no room for python-tuf's working files
+            raise explained(error, self.root) from None
 
     def stage(self, path: Path, progress: Report | None = None) -> Slots:
         """Verify a bundle and its signature, copy it into the spare slot, verify the copy.
