@@ -104,13 +104,14 @@ class Device:
         with self._locked():
             state = self._record_or_new()
             self._check_not_enrolled()
-            files.write_durably(self.root / TRUST, _encoded(record))
-            slots = state.slots()
-            for name in SLOT_NAMES:
+            for name in SLOT_NAMES:  # first, so that a power cut leaves no unsigned bundle staged on an enrolled device
+                slots = state.slots()
                 if slots[name].state is SlotState.STAGED:
                     slots = slots.reject(slots[name].sha256, "staged unsigned before this device was enrolled")
+                    state = self._step(state, slots, "reject", name, slots[name])
+            files.write_durably(self.root / TRUST, _encoded(record))
             enrolled = state.model_copy(update={"enrolled": True})
-            self._step(enrolled, slots, "enrol", None, Slot(), f"as {device}")
+            self._step(enrolled, state.slots(), "enrol", None, Slot(), f"as {device}")
 
     def verify(self, path: Path) -> None:
         """Whether `stage` would trust this bundle; changes nothing, notes nothing. Raises as `stage`."""
@@ -153,6 +154,7 @@ class Device:
                 files.sync_directory(part.parent)
             if accepted is not None:  # before the state: what is staged can never be replayed against
                 files.write_durably(self.root / TRUST, _encoded(accepted))
+                record = record.model_copy(update={"enrolled": True})  # a power cut may have ended the enrolment early
             self._step(record, after, "stage", target, after[target])
             return after
 

@@ -104,6 +104,18 @@ def test_enrolment_keeps_what_judges_and_drops_what_was_staged_unsigned(tmp_path
     assert slots.b.reason == "staged unsigned before this device was enrolled"
 
 
+def test_an_enrolment_cut_short_is_ended_by_the_first_signed_push(tmp_path: Path, keys: Path, bundle: Path) -> None:
+    """The power went between trust.json and the state: signatures are asked for, and the state catches up."""
+    root = tmp_path / "d"
+    enrol(root, keys)
+    state = json.loads((root / "state.json").read_text())
+    (root / "state.json").write_text(json.dumps({**state, "enrolled": False}))
+    assert run("push", bundle, f"file:{root}").exit_code == 2
+    output("sign", bundle, "--keys", keys)
+    output("push", bundle, f"file:{root}")
+    assert read_record(root).enrolled
+
+
 def test_a_dry_run_of_enrolment_changes_nothing(tmp_path: Path, keys: Path) -> None:
     """Not even a directory is made."""
     output("enrol", f"file:{tmp_path}/d", "--root", keys / "root.json", "--id", "press-3", "--dry-run")
