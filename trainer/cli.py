@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 import click
@@ -89,7 +90,7 @@ def train_command(
     from trainer.recipes import RECIPES
     from trainer.train import train
 
-    chosen = {"backbone": backbone, "pooling": pooling, "anomaly": anomaly}
+    chosen: dict[str, Any] = {"backbone": backbone, "pooling": pooling, "anomaly": anomaly}
     plan = replace(RECIPES[recipe], **{name: value for name, value in chosen.items() if value})
     with stages() as progress:
         result = train(dataset, run, plan, seed, size, progress)
