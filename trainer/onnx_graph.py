@@ -109,8 +109,8 @@ def cleaned(model: ModelProto) -> ModelProto:
 def unshared(model: ModelProto) -> ModelProto:
     """The model, changed in place so that every convolution has weights of its own.
 
-    An exporter may merge equal weights of convolutions that see different things; here each is scaled and rounded by what
-    it sees.
+    An exporter may merge equal weights of convolutions that see different things; here each is scaled and rounded by
+    what it sees.
     """
     constants = {item.name: item for item in model.graph.initializer}
     taken: set[str] = set()
