@@ -9,10 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import datetime, timezone
+from collections.abc import Callable
 from pathlib import Path
 
 from calibration.cli_support import one_line
@@ -20,16 +17,9 @@ from deploy import files
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.record import (
     BUNDLE,
-    HISTORY,
-    LOCK,
-    SLOTS,
-    STATE,
     TRUST,
     DeviceBusy,
     DeviceError,
-    HistoryLine,
-    SlotRecord,
-    StateRecord,
     active_bundle,
     check_usable,
     explained,
@@ -43,6 +33,7 @@ from deploy.record import (
 )
 from deploy.refusals import TrustError
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
+from deploy.steps import Steps, encoded
 from deploy.trust_record import TrustRecord
 
 __all__ = [
@@ -84,8 +75,7 @@ class Device:
 
     def __init__(self, root: Path, who: str | None = None, wait_s: float = 0.0, headroom: int = HEADROOM) -> None:
         self.root = root
-        self.who = who or somebody()
-        self.wait_s = wait_s
+        self._steps = Steps(root, who or somebody(), wait_s)
         self.headroom = headroom
 
     def enrol(self, root: bytes, device: str) -> None:
@@ -100,18 +90,18 @@ class Device:
         from deploy import trust  # python-tuf costs a quarter of a second: only where signatures are looked at
 
         record = trust.enrolled(root, device)
-        self._prepare()
-        with self._locked():
-            state = self._record_or_new()
+        self._steps.prepare()
+        with self._steps.locked():
+            state = self._steps.record_or_new()
             self._check_not_enrolled()
             for name in SLOT_NAMES:  # first, so that a power cut leaves no unsigned bundle staged on an enrolled device
                 slots = state.slots()
                 if slots[name].state is SlotState.STAGED:
                     slots = slots.reject(slots[name].sha256, "staged unsigned before this device was enrolled")
-                    state = self._step(state, slots, "reject", name, slots[name])
-            files.write_durably(self.root / TRUST, _encoded(record))
+                    state = self._steps.step(state, slots, "reject", name, slots[name])
+            files.write_durably(self.root / TRUST, encoded(record))
             enrolled = state.model_copy(update={"enrolled": True})
-            self._step(enrolled, state.slots(), "enrol", None, Slot(), f"as {device}")
+            self._steps.step(enrolled, state.slots(), "enrol", None, Slot(), f"as {device}")
 
     def verify(self, path: Path) -> None:
         """Whether `stage` would trust this bundle; changes nothing, notes nothing. Raises as `stage`."""
@@ -139,9 +129,9 @@ class Device:
         """
         check_usable(self.root)
         unsigned = None if read_trust(self.root) else open_bundle(path)  # a bad file is to make no device root
-        self._prepare()
-        with self._locked():
-            record = self._record_or_new()
+        self._steps.prepare()
+        with self._steps.locked():
+            record = self._steps.record_or_new()
             bundle, accepted, size = self._admitted(path, unsigned, record.generation)
             before = record.slots()
             target = before.target(bundle.sha256)
@@ -149,13 +139,13 @@ class Device:
             if not holds(self.root, target, bundle.sha256):
                 part = self._copied(path, target, bundle.sha256, size, progress or _silent)
                 if before[target].state is not SlotState.EMPTY:
-                    record = self._write(record, before.cleared(bundle.sha256))
+                    record = self._steps.write(record, before.cleared(bundle.sha256))
                 part.replace(slot_path(self.root, target))
                 files.sync_directory(part.parent)
             if accepted is not None:  # before the state: what is staged can never be replayed against
-                files.write_durably(self.root / TRUST, _encoded(accepted))
+                files.write_durably(self.root / TRUST, encoded(accepted))
                 record = record.model_copy(update={"enrolled": True})  # a power cut may have ended the enrolment early
-            self._step(record, after, "stage", target, after[target])
+            self._steps.step(record, after, "stage", target, after[target])
             return after
 
     def repair(self, path: Path, progress: Report | None = None) -> Slots:
@@ -167,7 +157,7 @@ class Device:
             DeviceError: no slot holds this bundle. Otherwise as `stage`.
         """
         bundle = open_bundle(path)
-        with self._locked():
+        with self._steps.locked():
             record = read_record(self.root)
             slots = record.slots()
             holder = slots.find(bundle.sha256)
@@ -177,7 +167,7 @@ class Device:
                 part = self._copied(path, holder, bundle.sha256, slots[holder].size, progress or _silent)
                 part.replace(slot_path(self.root, holder))
                 files.sync_directory(part.parent)
-                self._step(record, slots, "repair", holder, slots[holder])
+                self._steps.step(record, slots, "repair", holder, slots[holder])
             return slots
 
     def activate(self, sha256: str | None = None) -> Slots:
@@ -189,22 +179,22 @@ class Device:
         Raises:
             DeviceBusy: another bundle was staged meanwhile. Otherwise as `stage`.
         """
-        with self._locked():
+        with self._steps.locked():
             record = read_record(self.root)
             after = record.slots().activate()
             if sha256 is not None and after.active_slot is not None and after.active_slot.sha256 != sha256:
                 raise DeviceBusy(f"{self.root}: BUSY, another bundle was staged meanwhile; push again")
             if after.active is not None and not holds(self.root, after.active, after[after.active].sha256):
                 raise DeviceError(f"{slot_path(self.root, after.active)}: damaged since it was staged; push it again")
-            self._step(record, after, "activate", after.active, after.active_slot)
+            self._steps.step(record, after, "activate", after.active, after.active_slot)
             return after
 
     def confirm(self, sha256: str) -> Slots:
         """The bundle on trial has passed its goldens: called by the appliance. Raises SlotError, DeviceError."""
-        with self._locked():
+        with self._steps.locked():
             record = read_record(self.root)
             after = record.slots().confirm(sha256)
-            self._step(record, after, "confirm", after.active, after.active_slot)
+            self._steps.step(record, after, "confirm", after.active, after.active_slot)
             return after
 
     def reject(self, sha256: str, reason: str) -> Slots:
@@ -212,12 +202,12 @@ class Device:
 
         Called by the appliance, which then reads `active_bundle` again. Raises SlotError, DeviceError.
         """
-        with self._locked():
+        with self._steps.locked():
             record = read_record(self.root)
             before = record.slots()
             after = before.reject(sha256, one_line(reason)[:300])
             holder = before.find(sha256)
-            self._step(record, after, "reject", holder, after[holder] if holder else None)
+            self._steps.step(record, after, "reject", holder, after[holder] if holder else None)
             return after
 
     def rollback(self, reason: str) -> Slots:
@@ -226,7 +216,7 @@ class Device:
         Raises:
             NoEarlierBundle: there is none. DeviceError: it is damaged, or as `stage`.
         """
-        with self._locked():
+        with self._steps.locked():
             record = read_record(self.root)
             before = record.slots()
             after = before.rollback(one_line(reason)[:300])
@@ -235,21 +225,8 @@ class Device:
                     f"{slot_path(self.root, after.active)}: the earlier bundle is damaged; push a good one instead"
                 )
             left = before.active
-            self._step(record, after, "rollback", left, after[left] if left else None)
+            self._steps.step(record, after, "rollback", left, after[left] if left else None)
             return after
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The root's lock; a full disk or a missing permission inside becomes a DeviceError."""
-        if not self.root.is_dir():
-            raise DeviceError(f"{self.root}: not a device root; `deploy push FILE file:{self.root}` makes one")
-        try:
-            with files.exclusive(self.root / LOCK, self.wait_s) as got:
-                if not got:
-                    raise DeviceBusy(f"{self.root}: BUSY, somebody else is changing this device; try again later")
-                yield
-        except OSError as error:
-            raise explained(error, self.root) from None
 
     def _check_not_enrolled(self) -> None:
         record = read_trust(self.root)
@@ -273,24 +250,8 @@ class Device:
             return trust.open_verified(path, verified), verified.record, verified.length
         except (TrustError, BundleError) as error:
             reason = one_line(f"{type(error).__name__}: {error}")[:300]
-            self._note("refuse", generation, None, Slot(), reason, digest)
+            self._steps.note("refuse", generation, None, Slot(), reason, digest)
             raise
-
-    def _prepare(self) -> None:
-        """Make the directories. A directory that holds other things is refused, not filled."""
-        check_usable(self.root)
-        try:
-            for directory in (self.root, self.root / SLOTS, *(slot_path(self.root, n).parent for n in SLOT_NAMES)):
-                files.make_directory(directory)
-        except OSError as error:
-            raise explained(error, self.root) from None
-
-    def _record_or_new(self) -> StateRecord:
-        if (self.root / STATE).exists():
-            return read_record(self.root)
-        record = StateRecord()
-        files.write_durably(self.root / STATE, _encoded(record))
-        return record
 
     def _copied(self, path: Path, target: SlotName, sha256: str, size: int, progress: Report) -> Path:
         """A verified copy beside the slot's bundle, not yet in its place."""
@@ -315,53 +276,6 @@ class Device:
             part.unlink(missing_ok=True)
             raise
         return part
-
-    def _step(
-        self, record: StateRecord, after: Slots, what: str, name: SlotName | None, slot: Slot | None, reason: str = ""
-    ) -> StateRecord:
-        """Carry out one change: the history says so first, then the state."""
-        told = slot or Slot()
-        self._note(what, record.generation + 1, name, told, reason or told.reason, told.sha256)
-        return self._write(record, after)
-
-    def _note(self, what: str, generation: int, name: SlotName | None, told: Slot, reason: str, sha256: str) -> None:
-        """One line of history."""
-        line = HistoryLine(
-            time=_now(),
-            who=self.who,
-            what=what,
-            generation=generation,
-            slot=name,
-            sha256=sha256,
-            name=told.name,
-            reason=reason,
-        )
-        files.append_durably(self.root / HISTORY, line.model_dump_json().encode())
-
-    def _write(self, record: StateRecord, slots: Slots) -> StateRecord:
-        old = record.slots()
-        kept: dict[SlotName, SlotRecord] = {"a": record.a, "b": record.b}
-        changed = {
-            name: kept[name] if slots[name] == old[name] else SlotRecord(**asdict(slots[name]), since=_now())
-            for name in SLOT_NAMES
-        }
-        new = StateRecord(
-            generation=record.generation + 1,
-            enrolled=record.enrolled,
-            active=slots.active,
-            a=changed["a"],
-            b=changed["b"],
-        )
-        files.write_durably(self.root / STATE, _encoded(new))
-        return new
-
-
-def _encoded(record: StateRecord | TrustRecord) -> bytes:
-    return (record.model_dump_json(indent=1) + "\n").encode()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _silent(_done: int, _total: int) -> None:

@@ -19,21 +19,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api import exceptions as tuf
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from deploy import files
 from deploy.bundle import open_bundle
 from deploy.private_keys import KeyDirectoryError, encoded, load_signer, new_signer
 from deploy.trust_record import DEVICE_ID, EVERY_DEVICE, REVOKED, ROLES, TARGET, Envelope, Terms, signature_path
-
-ROOT_DAYS = 5 * 365
-SIGNING = "sign"
+from deploy.tuf_parts import ROOT_DAYS, SIGNING, add, after_days, guarded, now
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ class KeyStore:
         if self.directory.exists() and (not self.directory.is_dir() or any(self.directory.iterdir())):
             raise KeyDirectoryError(f"{self.directory}: exists; keys are never overwritten, name a new directory")
         new = {role: [new_signer() for _ in range(threshold)] for role in ("root", SIGNING)}
-        root = Root(version=1, expires=_days(ROOT_DAYS), consistent_snapshot=False)
-        _add(root, new)
+        root = Root(version=1, expires=after_days(ROOT_DAYS), consistent_snapshot=False)
+        add(root, new)
         root.roles["root"].threshold = root.roles["targets"].threshold = threshold
         with self._changing(dry_run):
             return self._publish(root, new, [], (), dry_run)
@@ -139,18 +136,18 @@ class KeyStore:
             targets = self._begun(bundle, root, opened.sha256, devices)
             if targets is None:
                 number = self._number() + 1
-                terms = Terms(devices=tuple(devices), version=number, signed=_now())
+                terms = Terms(devices=tuple(devices), version=number, signed=now())
                 target = TargetFile(
                     length, {"sha256": opened.sha256}, TARGET, {"custom": terms.model_dump(mode="json")}
                 )
-                targets = Metadata(Targets(version=number, expires=_days(days), targets={TARGET: target}))
+                targets = Metadata(Targets(version=number, expires=after_days(days), targets={TARGET: target}))
             for signer in signers:
                 targets.sign(signer, append=True)
             if not dry_run:
                 files.write_durably(
                     self.directory / "signed.json", _json({"number": max(self._number(), targets.signed.version)})
                 )
-                envelope = Envelope(metadata={**self._roots(), **_guarded(targets, signers)})
+                envelope = Envelope(metadata={**self._roots(), **guarded(targets, signers)})
                 files.write_durably(signature_path(bundle), envelope.model_dump_json(indent=1).encode())
         made = root.get_verification_result("targets", targets.signed_bytes, targets.signatures)
         final = Terms.model_validate(targets.signed.targets[TARGET].custom)
@@ -168,14 +165,14 @@ class KeyStore:
         old = self.root()
         root = deepcopy(old.signed)
         root.version += 1
-        root.expires = _days(ROOT_DAYS)
+        root.expires = after_days(ROOT_DAYS)
         new: dict[str, list[CryptoSigner]] = {"root": [], SIGNING: []}
         for role, name in (("root", "root"), ("targets", SIGNING)):
             for key in retired & set(old.signed.roles[role].keyids):
                 new[name].append(new_signer())
                 for each in ("root",) if role == "root" else ROLES:
                     root.revoke_key(key, each)
-        _add(root, new)
+        add(root, new)
         root.unrecognized_fields[REVOKED] = [*root.unrecognized_fields.get(REVOKED, []), *revoked]
         return self._publish(root, new, self._signers(old.signed, "root"), tuple(sorted(retired)), dry_run, old.signed)
 
@@ -272,41 +269,6 @@ class KeyStore:
                 yield
         except OSError as error:
             raise KeyDirectoryError(f"{error.filename or self.directory}: {error.strerror or error}") from None
-
-
-def _guarded(targets: Metadata[Targets], signers: Sequence[CryptoSigner]) -> dict[str, str]:
-    """The targets with a snapshot and a timestamp over them: file name to text."""
-    version, expires = targets.signed.version, targets.signed.expires
-    data = targets.to_bytes()
-    pinned = MetaFile.from_data(version, data, ["sha256"])
-    snapshot: Metadata[Any] = Metadata(Snapshot(version=version, expires=expires, meta={"targets.json": pinned}))
-    for signer in signers:
-        snapshot.sign(signer, append=True)
-    inner = snapshot.to_bytes()
-    over = MetaFile.from_data(version, inner, ["sha256"])
-    timestamp: Metadata[Any] = Metadata(Timestamp(version=version, expires=expires, snapshot_meta=over))
-    for signer in signers:
-        timestamp.sign(signer, append=True)
-    texts = {"targets.json": data, "snapshot.json": inner, "timestamp.json": timestamp.to_bytes()}
-    return {name: text.decode() for name, text in texts.items()}
-
-
-def _add(root: Root, new: dict[str, list[CryptoSigner]]) -> None:
-    for signer in new["root"]:
-        root.add_key(signer.public_key, "root")
-    for signer in new[SIGNING]:
-        for role in ROLES:
-            root.add_key(signer.public_key, role)
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(microsecond=0)
-
-
-def _days(days: int) -> datetime:
-    if not 1 <= days <= ROOT_DAYS:
-        raise KeyDirectoryError(f"{days} days: use 1 to {ROOT_DAYS}")
-    return _now() + timedelta(days=days)
 
 
 def _json(value: object) -> bytes:
