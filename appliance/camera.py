@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import zmq
 
+from appliance.counting import CountNote, PartCount
 from appliance.evidence import CLASSES
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, Source, open_source
 from appliance.wire import (
+    COUNT,
     CREDIT,
     END,
     EVIDENCE,
@@ -59,7 +63,8 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
         from appliance.evidence_writer import EvidenceWriter
 
         evidence = EvidenceWriter(settings["evidence"])
-    CameraLoop(channel, ring, spec, source, settings["start"], evidence).run()
+    resume = CountNote(*settings["count"]) if settings.get("count") else None
+    CameraLoop(channel, ring, spec, source, PartCount(settings["start"], resume), evidence).run()
 
 
 class CameraLoop:
@@ -71,13 +76,13 @@ class CameraLoop:
         ring: Ring,
         spec: PreprocessSpec,
         source: Source,
-        start: int,
+        count: PartCount,
         evidence: EvidenceWriter | None = None,
     ) -> None:
-        """`start` is the number of the first trigger. Where evidence is kept, frames are held until their verdicts."""
+        """`count` numbers the triggers. Where evidence is kept, frames are held until their verdicts."""
         self._channel, self._ring, self._spec, self._source = channel, ring, spec, source
         self._free: deque[int] = deque()
-        self._trigger = start
+        self._count = count
         self._last_crc: int | None = None
         self._notes: list[bytes] = []
         self._since_ns = 0
@@ -98,8 +103,8 @@ class CameraLoop:
             shot = self._source.shoot()
             if shot is None:
                 break
-            self._take(shot, triggered)
-            self._trigger += 1
+            self._take(self._counted(shot, triggered), triggered)
+            self._count.trigger += 1
             shots += 1
         self._note(END)
         self._deliver()
@@ -149,20 +154,40 @@ class CameraLoop:
             elif message[:1] == STOP:
                 self._stopped = True
 
+    def _counted(self, shot: Shot, triggered: int) -> Shot:
+        """The shot, after a note for every part that the line counted and nobody looked at; one that refuses to be read
+        where the line's count says nothing of this part."""
+        if shot.number is None:
+            return shot
+        begun = self._count.begin(shot.number)
+        if begun is not None:
+            self._note(pack_json(COUNT, begun))
+        gap = self._count.gap(shot.number)
+        if gap is None:
+            self._note(pack_json(COUNT, [self._count.trigger, self._count.offset]))
+            text = f"the line's count went to {shot.number}: nobody knows which part this is"
+            return replace(shot, read=partial(_refuse, text))
+        for _ in range(gap):
+            text = "the part passed unseen: the line has counted it, no camera has shot it"
+            self._note(MissNote(self._count.trigger, triggered, Reason.NO_FRAME, "", text).pack())
+            self._count.trigger += 1
+        return shot
+
     def _take(self, shot: Shot, triggered: int) -> None:
         try:
             if not self._free:
                 raise ShotError(Reason.OVERFLOW, "no free slot: parts come faster than they are judged")
             frame, crc = self._expose(shot, self._free[0])
         except ShotError as error:
-            note = MissNote(self._trigger, triggered, error.reason, shot.name, str(error), shot.serial, shot.lot)
+            note = MissNote(self._count.trigger, triggered, error.reason, shot.name, str(error), shot.serial, shot.lot)
             self._note(note.pack())
             return
         slot = self._free.popleft()
         if self._evidence is not None:
-            self._held[slot] = (frame, self._trigger, triggered, crc)
+            self._held[slot] = (frame, self._count.trigger, triggered, crc)
         now = time.monotonic_ns()
-        self._note(FrameNote(self._trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot).pack())
+        trigger = self._count.trigger
+        self._note(FrameNote(trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot).pack())
 
     def _note(self, message: bytes) -> None:
         """Tell the supervisor; while the next frame is in work anyway, a few notes share one delivery."""
@@ -211,6 +236,10 @@ class CameraLoop:
             held = self._held.get(slot)
             if self._evidence is not None and held is not None:
                 self._evidence.offer(CLASSES[kind], seq, *held)
+
+
+def _refuse(why: str) -> Frame:
+    raise ShotError(Reason.NO_FRAME, why)
 
 
 def is_dead(frame: Frame) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from appliance.channels import WorkerChannel
+from appliance.counting import CountNote
 from appliance.messages import Evidence
 from appliance.ring import Ring
 from appliance.wire import (
+    COUNT,
     END,
     EVIDENCE,
     FRAME,
@@ -35,6 +37,7 @@ class CameraLink:
     Attributes:
         name: from station.toml.
         triggers: seen so far; a restarted process goes on from there.
+        count: where the line's own count stands, in this run or from the runs before; None where nobody counts.
         ended: its source has no more frames.
         trouble: what is wrong with it; empty when nothing is.
         evidence: frames stored and dropped in this run.
@@ -58,6 +61,8 @@ class CameraLink:
         self._gone_ns: int | None = None
         self._restart_ns: int | None = None
         self.triggers = 0
+        self.count: CountNote | None = None
+        self._unfinished: tuple[int, ...] = ()
         self.ended = False
         self.looping = False
         self.trouble = ""
@@ -73,10 +78,19 @@ class CameraLink:
         """Whether its process has its source open and waits for credit."""
         return self._ready
 
+    def resume(self, count: CountNote | None, unfinished: tuple[int, ...]) -> None:
+        """Before the first start: where the line's count stood, and the triggers up to there without a row."""
+        self.count, self._unfinished = count, unfinished
+
+    def take_unfinished(self) -> tuple[int, ...]:
+        """Those triggers, once."""
+        taken, self._unfinished = self._unfinished, ()
+        return taken
+
     def start(self) -> None:
         """Start a process for it."""
         self._generation += 1
-        settings = {**self._settings, "start": self.triggers}
+        settings = {**self._settings, "start": self.triggers, "count": self.count}
         identity = f"camera-{self._index}-{self._generation}"
         self._worker = Worker("camera", identity, self._channel.endpoint, settings, self._ring.descriptor)
         self._channel.watch(self._worker, self)
@@ -122,8 +136,8 @@ class CameraLink:
             self._credited |= self._free
             self._free = set()
 
-    def message(self, data: bytes) -> FrameNote | MissNote | None:
-        """Take one message of its process; the trigger it tells of, if any.
+    def message(self, data: bytes) -> FrameNote | MissNote | CountNote | None:
+        """Take one message of its process; the trigger or the change of the line's count it tells of, if any.
 
         Raises:
             WireError: no message of ours, a slot it had no credit for, or a trigger out of order.
@@ -140,6 +154,8 @@ class CameraLink:
             miss = MissNote.unpack(data)
             self._count(miss.trigger)
             return miss
+        if kind == COUNT:
+            return self._counts(unpack_json(data))
         if kind == HELLO:
             self._ready = True
             self.trouble = ""
@@ -184,6 +200,18 @@ class CameraLink:
         if trigger != self.triggers:
             raise WireError(f"trigger {trigger} where {self.triggers} was due")
         self.triggers += 1
+        if self.count is not None:
+            self.count = self.count._replace(trigger=self.triggers)
+
+    def _counts(self, told: Any) -> CountNote:
+        try:
+            note = CountNote(*map(int, told))
+        except (TypeError, ValueError) as error:
+            raise WireError(f"count message: {error}") from None
+        if note.trigger < max(self.triggers, self.count.trigger if self.count else 0):
+            raise WireError(f"a count that goes back to trigger {note.trigger}")
+        self.count, self.triggers = note, note.trigger
+        return note
 
     def _lost(self, now_ns: int) -> str:
         """The process is gone: its slots are free, since nobody writes to them any more."""

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from appliance.counting import UNSEEN_MAX, CountNote, unfinished
 from appliance.messages import AlertRow, Counts, Reason, RejectRow
 from appliance.schema import VERDICT_COLUMNS, check_current
 from calibration.errors import InputError
@@ -40,6 +41,23 @@ def open_readonly(path: Path) -> closing[sqlite3.Connection]:
 def tally(connection: sqlite3.Connection) -> Counter[tuple[str, str]]:
     """Parts by (camera, reason value) since the database was made. A PASS has the reason ""."""
     return Counter({(camera, reason): n for camera, reason, n in connection.execute("SELECT * FROM tally")})
+
+
+def line_count(connection: sqlite3.Connection, camera: str) -> tuple[CountNote | None, tuple[int, ...]]:
+    """Where the line's own count stood when the station went down (None: it never told one), and the triggers before
+    it that have no row: their parts were under way when the supervisor died."""
+    query = "SELECT new FROM audit WHERE action = ? ORDER BY id DESC LIMIT 1"
+    told = connection.execute(query, (f"count {camera}",)).fetchone()
+    if told is None:
+        return None, ()
+    begun, offset = map(int, told[0].split())
+    limit = 2 * UNSEEN_MAX
+    query = "SELECT trigger FROM verdict WHERE camera = ? ORDER BY seq DESC LIMIT ?"
+    triggers = [trigger for (trigger,) in connection.execute(query, (camera, limit))]
+    oldest = connection.execute("SELECT min(seq) FROM verdict").fetchone()[0]
+    until = max(begun, *(trigger + 1 for trigger in triggers)) if triggers else begun
+    whole = len(triggers) < limit and oldest == 1
+    return CountNote(until, offset), unfinished(triggers, begun, whole, until)
 
 
 def counts(parts: Mapping[tuple[str, str], int]) -> Counts:

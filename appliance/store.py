@@ -16,6 +16,7 @@ from pathlib import Path
 
 from appliance import history
 from appliance.audit import START, AuditEntry, Checkpoint, chained, read_head
+from appliance.counting import CountNote
 from appliance.messages import AlertRow, Reason, RejectRow
 from appliance.rows import VerdictRow
 from appliance.schema import VERDICT_COLUMNS, migrate
@@ -197,6 +198,13 @@ class Store:
     def open_alerts(self) -> tuple[AlertRow, ...]:
         """Alerts that nobody has acknowledged, newest first."""
         return history.open_alerts(self.connection)
+
+    def line_count(self, camera: str) -> tuple[CountNote | None, tuple[int, ...]]:
+        """See history.line_count. Raises StoreError."""
+        try:
+            return history.line_count(self.connection, camera)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
 
     def wait_at_most(self, seconds: float) -> None:
         """How long to wait for another process's transaction from now on."""

@@ -16,6 +16,7 @@ from appliance.batcher import Batcher, Part
 from appliance.camera_link import CameraLink
 from appliance.channels import ControlChannel, StopSignal, WorkerChannel
 from appliance.config import Station
+from appliance.counting import CountNote
 from appliance.crew import evidence_quotas, make_crew
 from appliance.desk import Desk, Summary
 from appliance.engine_link import EngineLink, EnginePhase, Model
@@ -31,7 +32,7 @@ from appliance.paths import StationPaths
 from appliance.sizing import fitting_batch, window
 from appliance.store import Store
 from appliance.upkeep import Upkeep
-from appliance.wire import FrameNote, WireError
+from appliance.wire import FrameNote, MissNote, WireError
 
 TICK_NS = 200_000_000
 STOP_NS = 800_000_000
@@ -54,7 +55,7 @@ class Supervisor:
 
     def __init__(self, station: Station, model: Model, store: Store) -> None:
         """Make sockets and shared memory. Raises InputError."""
-        self._station, self._model = station, model
+        self._station, self._model, self._store = station, model, store
         self._health = Health(store)
         self._health.enter(State.VERIFY)
         self._next_tick_ns = 0
@@ -96,6 +97,7 @@ class Supervisor:
         self._health.enter(State.SELFTEST)
         self._engine.start(time.monotonic_ns())
         for camera in self._cameras:
+            camera.resume(*self._store.line_count(camera.name))
             camera.start()
         self._line.drift.prepare()  # while the workers load
         while self._engine.phase is not EnginePhase.SERVING and not self._signal.asked:
@@ -193,6 +195,8 @@ class Supervisor:
                 if isinstance(note, FrameNote):
                     self._frame(owner, note, now_ns)
                 elif note is not None:
+                elif isinstance(note, CountNote):
+                    self._counts(owner, before, note, now_ns)
                     self._line.missed(owner.name, note, now_ns)
             elif isinstance(owner, EngineLink):
                 scored = owner.message(data)
@@ -207,6 +211,17 @@ class Supervisor:
                 self._lose_engine(str(error), now_ns)
 
     def _frame(self, camera: CameraLink, note: FrameNote, now_ns: int) -> None:
+    def _counts(self, camera: CameraLink, before: CountNote | None, now: CountNote, now_ns: int) -> None:
+        """The line counts its parts: those that it counted before this start, and that have no row, get it now."""
+        if before is None or before.offset != now.offset:
+            old = f"{before.trigger} {before.offset}" if before else ""
+            self._health.audit(f"count {camera.name}", f"{now.trigger} {now.offset}", old)
+            if before is not None:
+                self._health.alert("COUNT", f"camera {camera.name}: the line began another count of its parts")
+        text = "the station went down before its verdict was recorded"
+        for trigger in camera.take_unfinished():
+            self._line.missed(camera.name, MissNote(trigger, now_ns, Reason.STOPPED, "", text), now_ns)
+
         part = Part(
             camera=camera.name,
             trigger=note.trigger,

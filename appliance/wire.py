@@ -29,6 +29,7 @@ BATCH = b"B"
 SCORES = b"S"
 KEEP = b"K"
 EVIDENCE = b"V"
+COUNT = b"N"
 
 _FRAME = struct.Struct("<cQIIqqHH")
 _KEEP = struct.Struct("<IQB")

@@ -24,12 +24,15 @@ class Shot:
 
     The frame stays as it is as long as anybody holds it: a source that has to give its buffer back copies it.
     serial and lot: of the part, as the trigger or a reader told them; empty where they did not.
+    number: the line's own count of parts at this one, in steps of one; None where nobody counts. Numbers that are left
+    out are parts that passed unseen: each gets a row.
     """
 
     name: str
     read: Callable[[], Frame]
     serial: str = ""
     lot: str = ""
+    number: int | None = None
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from appliance.camera import CameraLoop, is_dead, run_camera
+from appliance.counting import PartCount
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, open_source
 from appliance.sources.replay import folder_source, raw_source
@@ -50,7 +51,7 @@ class Bench:
 
     def run(self, source: LiveSource) -> threading.Thread:
         """Start the loop in a thread."""
-        loop = CameraLoop(self.there, self.ring, tiny_spec(), source, 0)
+        loop = CameraLoop(self.there, self.ring, tiny_spec(), source, PartCount(0))
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         return thread
