@@ -26,7 +26,8 @@ demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8,
 
 test: $(STAMP) $(VENV)/.rtx ## lint, types, import layers, tests with coverage
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	@# one thread a test process: two cores, and OpenMP threads that wait for one another cost more than they gain
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term
 	@rm -f .coverage.*  # halves of processes that tests killed; the rest is combined already
 	$(BIN)/coverage report --include='calibration/*,deploy/*,appliance/*' --fail-under=90 >/dev/null
 
