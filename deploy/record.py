@@ -7,6 +7,7 @@
     DIR/history.jsonl    one line per step: when, who, what
     DIR/trust.json       whose signatures are trusted (deploy.trust); absent until the device is enrolled
     DIR/lock             held while anything changes
+    DIR/incoming/        what is being sent here over the network (deploy.incoming); never judged from
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from deploy.trust_record import TrustRecord
 
 BUNDLE = "bundle.lgb"
 STATE, HISTORY, TRUST, LOCK, SLOTS = "state.json", "history.jsonl", "trust.json", "lock", "slots"
-_OURS = {STATE, STATE + PART, HISTORY, TRUST, TRUST + PART, LOCK, SLOTS}
+INCOMING = "incoming"
+_OURS = {STATE, STATE + PART, HISTORY, TRUST, TRUST + PART, LOCK, SLOTS, INCOMING}
 
 
 class DeviceError(InputError):
