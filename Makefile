@@ -16,9 +16,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[cpu,trainer,demo,dev]'
 	@touch $@
 
-# TensorRT-RTX builds plans without a GPU; where its wheels do not exist the tests that need it skip.
+# OpenVINO is the faster engine on many CPUs, and TensorRT-RTX builds plans without a GPU; where their wheels do not
+# exist the tests that need them skip.
 $(VENV)/.rtx: $(STAMP)
 	-$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings
+	-$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[openvino]'
 	@touch $@
 
 demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8, bundle, push, judge (about 2 minutes)
@@ -52,7 +54,7 @@ powercut-db: $(STAMP) ## 10,000 simulated power cuts of the database (about 2 mi
 results-elpv: $(STAMP) ## docs/results.md: full recipe on ELPV, three seeds (about an hour on two cores)
 	$(BIN)/python -m benchmarks.results_elpv
 
-bench: $(STAMP) ## engine and daemon throughput, on the bundle that `make demo` left
+bench: $(STAMP) $(VENV)/.rtx ## engine and daemon throughput, on the bundle that `make demo` left
 	$(BIN)/python -m benchmarks.engine build/demo/run
 	$(BIN)/python -m benchmarks.throughput --bundle build/demo/demo.lgb
 

@@ -86,15 +86,23 @@ Camera = Annotated[FolderCamera | RawCamera, Field(discriminator="source", descr
 class BatchSection(Section):
     """When a batch is sent to the engine: full, or its oldest part has waited long enough."""
 
-    size: int = Field(default=8, ge=1, le=256)
+    size: int = Field(default=8, ge=1, le=256, description="at most; which size pays is measured at start")
     wait_ms: float = Field(default=10.0, ge=0, le=10_000)
 
 
 class EngineSection(Section):
     """Which engine judges, and how many threads it may use."""
 
-    kind: Literal["onnxruntime"] = "onnxruntime"
-    threads: int = Field(default=1, ge=1, le=64)
+    kind: Literal["onnxruntime", "openvino"] = Field(
+        default="onnxruntime", description="`appliance doctor` says which of them this machine can use"
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="batches judged at once, at most, each on a thread of its own; how many pay is measured at start; "
+        "0 = at most 4 and no more than there are cores",
+    )
     timeout_s: float = Field(default=10.0, gt=0, le=600, description="a batch that takes longer means a hung engine")
 
 

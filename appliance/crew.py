@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from appliance.engine_link import EngineLink, Model
 from appliance.evidence import EvidenceClass
 from appliance.paths import StationPaths
 from appliance.ring import Ring
-from appliance.sizing import window
+from appliance.sizing import most_lanes, window
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,8 @@ def make_crew(station: Station, model: Model, channel: WorkerChannel) -> Crew:
         InputError: too little memory. GeometryError: the goldens are not what the bundle's preprocessing takes.
     """
     size, spec = station.batch.size, model.bundle.manifest.preprocess
-    goldens = model.bundle.goldens()
-    windows = [window(camera.fps, size) for camera in station.camera.values()]
+    goldens, lanes = model.bundle.goldens(), most_lanes(station.engine.threads, len(os.sched_getaffinity(0)))
+    windows = [window(camera.fps, size, lanes) for camera in station.camera.values()]
     ring = Ring.create(sum(windows) + len(goldens), spec.shape)
     shared = {"slots": ring.slots, "shape": list(spec.shape), "preprocess": spec.to_json()}
     cameras, first = [], 0
@@ -41,8 +42,8 @@ def make_crew(station: Station, model: Model, channel: WorkerChannel) -> Crew:
         settings = {**shared, "source": camera.model_dump(mode="json"), "evidence": evidence}
         cameras.append(CameraLink(name, index, settings, range(first, first + count), ring, channel))
         first += count
-    settings = {**shared, "engine": station.engine.model_dump(mode="json"), "batch": size}
-    engine = EngineLink(model, goldens, settings, size, station.engine.timeout_s, ring, first, channel)
+    settings = {**shared, "engine": station.engine.model_dump(mode="json"), "batch": size, "lanes": lanes}
+    engine = EngineLink(model, goldens, settings, station.engine.timeout_s, ring, first, channel)
     return Crew(ring, tuple(cameras), engine)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from appliance.config import Station
 from appliance.desk import Summary
 from appliance.engine_link import Model
+from appliance.engines.protocol import missing, variant_of
 from appliance.lock import station_lock
 from appliance.paths import StationPaths, make_directories
 from appliance.quarantine import open_store
@@ -21,7 +22,6 @@ from deploy.install import Device, somebody
 from deploy.record import open_active, read_state
 from deploy.slots import SlotState
 
-VARIANT = "cpu"
 LOCK_WAIT_S = 0.2
 """While parts are judged, another process's transaction is not waited for longer: the rows are tried again."""
 
@@ -115,7 +115,7 @@ def _with_bundle(
     """Prove one bundle and run with it; the reason when it is not proven."""
     station = fitted(station, chosen.bundle)
     try:
-        supervisor = Supervisor(station, Model(chosen.bundle, VARIANT), store)
+        supervisor = Supervisor(station, Model(chosen.bundle, variant_of(station.engine.kind)), store)
     except GeometryError as error:
         return f"its own goldens are not what its preprocessing takes: {error}"
     try:
@@ -133,9 +133,11 @@ def fitted(station: Station, bundle: Bundle) -> Station:
     """The station with its batch no larger than the bundle takes; all its sources can be opened.
 
     Raises:
-        InputError: a source that cannot be opened. BundleError: no variant for this engine.
+        InputError: a source that cannot be opened, or an engine that is not installed. BundleError: no variant for it.
     """
-    bundle.variant(VARIANT)
+    bundle.variant(variant_of(station.engine.kind))
+    if problem := missing(station.engine.kind):
+        raise InputError(f"engine.kind: {problem}")
     for name, camera in station.camera.items():
         try:
             open_source(camera.model_dump(mode="json"), bundle.manifest.preprocess.channels)

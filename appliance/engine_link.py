@@ -11,6 +11,7 @@ from appliance.batcher import Part
 from appliance.channels import WorkerChannel
 from appliance.ring import Ring, checksum
 from appliance.selftest import golden_batches, golden_problem
+from appliance.sizing import Trials
 from appliance.wire import END, HELLO, LOAD, READY, SCORES, STOP, ScoreNote, WireError, pack_batch, unpack_json
 from appliance.workers import RestartLimit, Worker
 from calibration.decision import DecisionRule
@@ -19,16 +20,20 @@ from deploy.bundle import Bundle, GoldenFrame
 START_NS = 60 * 10**9
 """Longest time for starting, loading and proving."""
 
-AHEAD = 2
-"""Batches with the engine at once: one it works on and one that waits, so that it never waits for us."""
+AHEAD = 1
+"""Batches with the engine beyond those that its lanes work on, so that it never waits for us."""
+
+TRIALS_NS = 10**9
+"""No trial of batch sizes and lanes begins after so much engine time."""
 
 
 class EnginePhase(str, Enum):
-    """DOWN: no process. REFUSED: the goldens failed; starting again would not help."""
+    """DOWN: no process. TIMING: proven, and being timed. REFUSED: the goldens failed; starting again would not help."""
 
     DOWN = "DOWN"
     LOADING = "LOADING"
     PROVING = "PROVING"
+    TIMING = "TIMING"
     SERVING = "SERVING"
     REFUSED = "REFUSED"
 
@@ -54,7 +59,8 @@ class EngineLink:
         phase: see EnginePhase.
         trouble: why it is down or refused; empty in good health.
         looping: restarted too often.
-        part_ns: time for one part of a full batch, measured on the goldens; 0 before.
+        size, lanes: parts a batch and batches at once that paid best when it was first timed; the most before.
+        part_ns: time for one part with both; 0 before.
     """
 
     def __init__(
@@ -62,20 +68,24 @@ class EngineLink:
         model: Model,
         goldens: Sequence[GoldenFrame],
         settings: dict[str, Any],
-        size: int,
         timeout_s: float,
         ring: Ring,
         first: int,
         channel: WorkerChannel,
     ) -> None:
-        """Preprocess the goldens into the ring from slot `first` on, where they stay. A batch has at most `size` parts.
+        """Preprocess the goldens into the ring from slot `first` on, where they stay.
+
+        `settings`: for its process; a batch has at most `batch` parts, and at most `lanes` are judged at once.
 
         Raises:
             GeometryError: the bundle's own goldens are not what its preprocessing takes.
         """
         self._model, self._rule, self._goldens, self._ring = model, model.rule, goldens, ring
         self._settings, self._timeout_ns, self._first, self._channel = settings, int(timeout_s * 1e9), first, channel
-        self._plan = golden_batches(len(goldens), size)
+        self.size, self.lanes = int(settings["batch"]), int(settings["lanes"])
+        self._plan = golden_batches(len(goldens), self.size)
+        self._trials: Trials | None = None
+        self._timed: list[ScoreNote] = []
         spec = model.bundle.manifest.preprocess
         self._crcs = [checksum(spec.apply(golden.frame, out=ring.slot(first + i))) for i, golden in enumerate(goldens)]
         self._worker: Worker | None = None
@@ -110,12 +120,12 @@ class EngineLink:
     @property
     def has_room(self) -> bool:
         """Whether it may be sent another batch."""
-        return self.phase is EnginePhase.SERVING and len(self._flying) < AHEAD
+        return self.phase is EnginePhase.SERVING and len(self._flying) < self.lanes + AHEAD
 
     @property
     def waits(self) -> bool:
         """Whether it would start on a batch at once."""
-        return self.phase is EnginePhase.SERVING and not self._flying
+        return self.phase is EnginePhase.SERVING and len(self._flying) < self.lanes
 
     @property
     def idle(self) -> bool:
@@ -135,6 +145,9 @@ class EngineLink:
             scores = ScoreNote.unpack(data, len(self._rule.classes))
             if self.phase is EnginePhase.PROVING:
                 self._prove(scores)
+                return None
+            if self.phase is EnginePhase.TIMING:
+                self._time(scores)
                 return None
             parts, _ = self._flying.pop(scores.number, ((), 0))
             if len(parts) != len(scores.whole):
@@ -161,7 +174,7 @@ class EngineLink:
 
     def hangs(self, now_ns: int) -> bool:
         """Whether it has been busy for longer than it may."""
-        if self.phase in (EnginePhase.LOADING, EnginePhase.PROVING):
+        if self.phase in (EnginePhase.LOADING, EnginePhase.PROVING, EnginePhase.TIMING):
             return now_ns > self._since_ns + START_NS
         oldest = next(iter(self._flying.values()), None)
         return oldest is not None and now_ns > oldest[1] + self._timeout_ns
@@ -206,8 +219,32 @@ class EngineLink:
             self.phase, self.trouble = EnginePhase.REFUSED, problem
             return
         self._proven += 1
-        self.part_ns = (scores.ended_ns - scores.started_ns) / len(batch)
-        if self._proven == len(self._plan):
+        if self._proven < len(self._plan):
+            self._submit_goldens()
+        elif self._trials is not None:  # a restart: its size and lanes are known
             self.phase, self.trouble = EnginePhase.SERVING, ""
         else:
-            self._submit_goldens()
+            self._trials = Trials(self.size, self.lanes, TRIALS_NS)
+            self.phase = EnginePhase.TIMING
+            self._submit_trial()
+
+    def _submit_trial(self) -> None:
+        assert self._trials is not None  # noqa: S101  made before the first of them
+        trial = self._trials.next
+        if trial is None:
+            self.size, self.lanes, self.part_ns = self._trials.size, self._trials.lanes, self._trials.part_ns
+            self.phase, self.trouble = EnginePhase.SERVING, ""
+            return
+        self._timed = []
+        batch = [index % len(self._goldens) for index in range(trial.size)]
+        for _ in range(trial.lanes):
+            self._submit(0, [self._first + index for index in batch], [self._crcs[index] for index in batch])
+
+    def _time(self, scores: ScoreNote) -> None:
+        assert self._trials is not None  # noqa: S101  it was submitted
+        self._timed.append(scores)
+        trial = self._trials.next
+        if trial is not None and len(self._timed) == trial.lanes:
+            ended = max(each.ended_ns for each in self._timed)
+            self._trials.took(ended - min(each.started_ns for each in self._timed))
+            self._submit_trial()

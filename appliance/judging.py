@@ -1,40 +1,120 @@
 """The engine process: takes tensors from shared memory, checks that they are whole, gives back logits.
 
-It knows nothing of parts, thresholds or verdicts; what it says is checked against goldens by the supervisor.
+It knows nothing of parts, thresholds or verdicts; what it says is checked against goldens by the supervisor. Batches
+are judged by lanes: threads of this one process that share the loaded model. Each takes the next batch as soon as it
+has none, so that as many batches are judged at once as the supervisor sends.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from typing import Any
 
 import numpy as np
 import zmq
 
-from appliance.engines.protocol import load_engine
+from appliance.engines.protocol import Engine, load_engine
 from appliance.ring import Ring, checksum
 from appliance.wire import BATCH, HELLO, LOAD, READY, STOP, ScoreNote, WireError, pack_json, unpack_batch
 
+_SCORED = "inproc://scored"
+JOIN_S = 5.0
+"""A lane may finish its batch for so long when the process is told to stop; the supervisor kills it long before."""
 
-def run_engine(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
+Channel = zmq.Socket[bytes]
+
+
+def run_engine(settings: dict[str, Any], channel: Channel) -> None:
     """Load the model that the supervisor sends, then judge batches until told to stop."""
     ring = Ring(settings["ring"], settings["slots"], tuple(settings["shape"]))
     channel.send(pack_json(HELLO, 0))
     message = channel.recv()
     if message[:1] != LOAD:
         raise WireError(f"expected a model, got {message[:1]!r}")
-    engine = load_engine(settings["engine"], message[1:])
-    channel.send(pack_json(READY, engine.name))
-    # One buffer for all batches: the tensors are copied once, and checked in the copy that is judged.
-    buffer = np.empty((settings["batch"], *ring.shape), np.uint8)
-    while (message := channel.recv())[:1] != STOP:
-        if message[:1] != BATCH:
-            raise WireError(f"expected a batch, got {message[:1]!r}")
+    count = settings["lanes"]
+    engine = load_engine(settings["engine"], message[1:], count)
+    scored = channel.context.socket(zmq.PULL)
+    scored.bind(_SCORED)
+    work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    lanes = [Lane(index, engine, ring, settings["batch"], work, channel.context) for index in range(count)]
+    try:
+        channel.send(pack_json(READY, engine.name))
+        _serve(channel, scored, work, lanes)
+    finally:
+        for _ in lanes:
+            work.put(STOP)
+        for lane in lanes:
+            lane.join(JOIN_S)
+        scored.close(linger=0)
+
+
+def _serve(channel: Channel, scored: Channel, work: queue.SimpleQueue[bytes], lanes: list[Lane]) -> None:
+    """Hand batches on to the lanes and their scores back, until told to stop. Raises what a lane has raised."""
+    poller = zmq.Poller()
+    poller.register(channel, zmq.POLLIN)
+    poller.register(scored, zmq.POLLIN)
+    while True:
+        ready = dict(poller.poll())
+        if scored in ready:
+            data = scored.recv()
+            if not data:
+                raise next(lane.failure for lane in lanes if lane.failure is not None)
+            channel.send(data)
+        if channel in ready:
+            message = channel.recv()
+            if message[:1] == STOP:
+                return
+            if message[:1] != BATCH:
+                raise WireError(f"expected a batch, got {message[:1]!r}")
+            work.put(message)
+
+
+class Lane(threading.Thread):
+    """One thread that judges batches, one after the other.
+
+    Attributes:
+        failure: what it ended with, after it has sent an empty message; None in good health.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        engine: Engine,
+        ring: Ring,
+        size: int,
+        work: queue.SimpleQueue[bytes],
+        context: zmq.Context[Channel],
+    ) -> None:
+        """Start it."""
+        super().__init__(name=f"lane-{index}", daemon=True)
+        self._index, self._engine, self._ring, self._work = index, engine, ring, work
+        # One buffer for all its batches: the tensors are copied once, and checked in the copy that is judged.
+        self._buffer = np.empty((size, *ring.shape), np.uint8)
+        self._scored = context.socket(zmq.PUSH)
+        self._scored.connect(_SCORED)
+        self.failure: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Until a STOP, or the first failure."""
+        try:
+            while (message := self._work.get()) != STOP:
+                self._scored.send(self._judge(message))
+        except Exception as error:  # the top of a worker: raised again by the main thread
+            self.failure = error
+            self._scored.send(b"")
+        finally:
+            self._scored.close(linger=1000)
+
+    def _judge(self, message: bytes) -> bytes:
         number, slots, crcs = unpack_batch(message)
+        buffer = self._buffer[: len(slots)]
         whole = np.empty(len(slots), np.bool_)
         for position, (slot, crc) in enumerate(zip(slots, crcs, strict=True)):
-            np.copyto(buffer[position], ring.slot(slot))
+            np.copyto(buffer[position], self._ring.slot(slot))
             whole[position] = checksum(buffer[position]) == crc
         started = time.monotonic_ns()
-        logits = engine.infer(buffer[: len(slots)])
-        channel.send(ScoreNote(number, started, time.monotonic_ns(), whole, logits).pack())
+        logits = self._engine.infer(buffer, self._index)
+        return ScoreNote(number, started, time.monotonic_ns(), whole, logits).pack()

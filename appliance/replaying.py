@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from appliance.config import Station
-from appliance.daemon import VARIANT
-from appliance.engines.protocol import EngineError, load_engine
+from appliance.engines.protocol import EngineError, load_engine, variant_of
 from appliance.evidence import EvidenceError, EvidenceRecord, decode_evidence, find_evidence
 from appliance.paths import StationPaths
 from appliance.ring import checksum
@@ -97,13 +96,14 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 def _judged(station: Station, bundle: Bundle, frame: Frame, row: dict[str, Any]) -> dict[str, Any]:
     """The values that a judgement gives, for the part at its place in a batch of the same size."""
+    variant = variant_of(station.engine.kind)
     try:
         tensor = bundle.manifest.preprocess.apply(frame)
-        engine = load_engine(station.engine.model_dump(mode="json"), bundle.model(VARIANT))
+        engine = load_engine(station.engine.model_dump(mode="json"), bundle.model(variant))
         logits = engine.infer(np.repeat(tensor[None], row["batch"] or 1, axis=0))
     except (GeometryError, EngineError) as error:
         raise InputError(f"serial {row['serial']}: {error}") from None
-    rule, position = bundle.variant(VARIANT).rule, row["position"] or 0
+    rule, position = bundle.variant(variant).rule, row["position"] or 0
     probability = float(rule.defect_probability(logits)[position])
     return {
         "crc": checksum(tensor),

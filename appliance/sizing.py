@@ -1,25 +1,103 @@
-"""How many parts may be under way at once, given how fast this machine judges. Pure."""
+"""How many parts are judged together, and how many may be under way, given how fast this machine judges. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-def window(fps: float, batch: int) -> int:
+ROUNDS = 3
+BATCH_GAIN = 0.03
+"""A larger batch has to save this share of the time per part: it makes parts wait."""
+
+LANE_GAIN = 0.1
+"""One more step of lanes has to save this share: each takes memory, and a core from others."""
+
+AUTO_LANES = 4
+"""Most lanes that are tried where the configuration leaves their number open."""
+
+
+def most_lanes(threads: int, cores: int) -> int:
+    """Lanes that an engine is loaded with: at most `threads` of them will be used, or (0) as many as may pay here."""
+    return threads or max(1, min(cores, AUTO_LANES))
+
+
+def window(fps: float, batch: int, lanes: int = 1) -> int:
     """Slots of one camera.
 
-    As fast as they are judged (fps 0): one batch with the engine, one behind it, one frame in work; more would only
+    As fast as they are judged (fps 0): one batch with each lane, one behind them, one frame in work; more would only
     wait longer. At a set rate: room for the stalls of a disk or a restart, before parts overflow.
     """
-    return 2 * batch + 1 if fps <= 0 else max(4 * batch, 16)
+    most = (lanes + 1) * batch
+    return most + 1 if fps <= 0 else max(2 * most, 16)
 
 
-def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int) -> int:
+def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int, lanes: int = 1) -> int:
     """The largest batch, at most `size` and at least 1, with which no part waits for more than half its deadline.
 
     Args:
-        size: what the configuration asks for.
-        part_ns: time the engine needs for one part of a full batch, measured on the goldens.
+        size: the batch that pays best, or what the configuration asks for.
+        part_ns: time for one part while all lanes work on full batches, measured on the goldens.
         deadline_ns: of a part.
-        unpaced: cameras with fps 0: each has a batch under way beside the engine's own.
+        unpaced: cameras with fps 0: each has a batch under way beside those at work.
+        lanes: batches judged at once.
     """
-    under_way = 2 * max(1, unpaced) + 1
+    under_way = (lanes + 1) * max(1, unpaced) + lanes
     return max(1, min(size, int(deadline_ns / 2 / (max(part_ns, 1.0) * under_way))))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Judge so many batches of this size at once, and see how long that takes."""
+
+    size: int
+    lanes: int
+
+
+class Trials:
+    """What an engine is asked at self-test, and the batch size and lanes that follow. Pure but for what it remembers.
+
+    Each candidate is timed ROUNDS times, in turns; its least time counts, since whatever else the machine does can
+    only lengthen it. First sizes with one lane; then lanes, doubled as long as that pays.
+
+    Attributes:
+        size, lanes: the best so far; after the last trial, the answer.
+        part_ns: time for one part with both.
+    """
+
+    def __init__(self, size: int, lanes: int, budget_ns: int) -> None:
+        """At most `size` parts a batch and `lanes` batches at once; no trial begins when `budget_ns` are spent."""
+        sizes = sorted({*(2**k for k in range(size.bit_length())), size})
+        self._todo = [Trial(each, 1) for each in sizes] * ROUNDS
+        self._least: dict[Trial, float] = {}
+        self._most, self._left = lanes, budget_ns
+        self.size, self.lanes, self.part_ns = size, 1, 0.0
+
+    @property
+    def next(self) -> Trial | None:
+        """What to time now; None at the end."""
+        return self._todo[0] if self._todo and self._left > 0 else None
+
+    def took(self, elapsed_ns: int) -> None:
+        """The trial `next` took so long, from the start of its first batch to the end of its last."""
+        trial = self._todo.pop(0)
+        part_ns = elapsed_ns / (trial.size * trial.lanes)
+        self._least[trial] = min(part_ns, self._least.get(trial, part_ns))
+        self._left -= elapsed_ns
+        if self._todo and self._left > 0:
+            return
+        self._todo = []
+        if trial.lanes == 1:
+            best = _least_that_pays([t for t in self._least if t.lanes == 1], self._least, BATCH_GAIN)
+            self.size, self.part_ns = best.size, self._least[best]
+        elif self._least[trial] < self.part_ns * (1 - LANE_GAIN):
+            self.lanes, self.part_ns = trial.lanes, self._least[trial]
+        else:
+            return
+        if self.lanes < self._most and self._left > 0:
+            self._todo = [Trial(self.size, min(2 * self.lanes, self._most))] * ROUNDS
+
+
+def _least_that_pays(trials: Sequence[Trial], least: dict[Trial, float], gain: float) -> Trial:
+    """The smallest batch that takes hardly longer per part than the best."""
+    best = min(least[trial] for trial in trials)
+    return min((t for t in trials if least[t] * (1 - gain) <= best), key=lambda trial: trial.size)

@@ -112,13 +112,14 @@ class Supervisor:
         """Make batches as small as this machine's measured speed demands, so that waiting alone makes no part late."""
         cameras = self._station.camera.values()
         unpaced = sum(camera.fps <= 0 for camera in cameras)
-        size = fitting_batch(self._batcher.size, self._engine.part_ns, self._deadline_ns, unpaced)
+        engine = self._engine
+        size = fitting_batch(engine.size, engine.part_ns, self._deadline_ns, unpaced, engine.lanes)
         if size < self._batcher.size:
             self._health.audit("batch size", str(size), str(self._batcher.size))
             self._batcher.size = size
         for link, camera in zip(self._cameras, cameras, strict=True):
             if camera.fps <= 0:
-                link.limit(window(camera.fps, size))
+                link.limit(window(camera.fps, size, engine.lanes))
         if 3 * self._engine.part_ns > self._deadline_ns:
             slow = f"{self._engine.part_ns / 1e6:.0f} ms a part, deadline {self._deadline_ns / 1e6:.0f} ms"
             self._health.warn("speed", f"this machine may be too slow for the line: {slow}")
@@ -244,7 +245,7 @@ class Supervisor:
         if expired:
             down = self._engine.phase is not EnginePhase.SERVING
             self._line.reject(expired, Reason.ENGINE if down else Reason.LATE, self._engine.trouble, now_ns)
-        while self._engine.has_room and (parts := self._batcher.take(now_ns, self._engine.idle)):
+        while self._engine.has_room and (parts := self._batcher.take(now_ns, self._engine.waits)):
             self._engine.send(parts, now_ns)
         for camera in self._cameras:
             camera.flush()

@@ -30,10 +30,10 @@ def providers() -> list[str]:
 class OnnxCpuEngine:
     """A session that never spins: threads that wait for work cost other processes half their speed."""
 
-    def __init__(self, model: bytes, threads: int) -> None:
+    def __init__(self, model: bytes) -> None:
         """Load a model from verified bytes. Raises EngineError."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1  # a lane is one thread: two of them waste less than one batch split in two
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -43,10 +43,10 @@ class OnnxCpuEngine:
         except _ERRORS as error:
             raise EngineError(f"ONNX Runtime refuses the model: {error}") from error
         self._input = self._session.get_inputs()[0].name
-        self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} thread{'s' if threads > 1 else ''}"
+        self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU"
 
-    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See Engine.infer."""
+    def infer(self, batch: NDArray[np.uint8], lane: int = 0) -> NDArray[np.float32]:
+        """See Engine.infer. A session may be run by several threads at once: the lane makes no difference."""
         try:
             (logits,) = self._session.run(None, {self._input: batch})
         except _ERRORS as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+GPU_KINDS = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
+"""Values of engine.kind that judge on an NVIDIA device, and so with the bundle's `trt` model."""
 
 
 class EngineError(RuntimeError):
@@ -22,22 +26,50 @@ class Engine(Protocol):
 
     name: str
 
-    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.uint8], lane: int = 0) -> NDArray[np.float32]:
         """Logits float32 (n, classes) of frames uint8 (n, channels, height, width).
+
+        Different lanes may be called at the same time from different threads; each computes on one thread.
 
         Raises:
             EngineError: the engine failed; it must not be used again.
         """
 
 
-def load_engine(settings: Mapping[str, Any], model: bytes) -> Engine:
-    """The engine of an [engine] section, with the model's verified bytes.
+NEEDS = {
+    "onnxruntime": (("onnxruntime",), "cpu"),
+    "openvino": (("openvino",), "openvino"),
+}
+"""Importable modules that an engine needs, and the extra of this package that installs them."""
+
+
+def missing(kind: str) -> str:
+    """What this machine lacks for an engine, with the remedy; "" where nothing is known to be missing."""
+    modules, extra = NEEDS[kind]
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not absent:
+        return ""
+    return f"{kind} needs {' and '.join(absent)}; install it with: pip install 'lineguard[{extra}]'"
+
+
+def variant_of(kind: str) -> str:
+    """Which of a bundle's models an engine judges with: `cpu` or `trt`."""
+    return "trt" if kind in GPU_KINDS else "cpu"
+
+
+def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1) -> Engine:
+    """The engine of an [engine] section, with the model's verified bytes, for so many concurrent callers.
 
     Raises:
-        EngineError: unknown kind, or the model does not load.
+        EngineError: unknown kind, a library that is not there, or the model does not load.
     """
-    if settings["kind"] == "onnxruntime":
+    kind = settings["kind"]
+    if kind == "openvino":
+        from appliance.engines.openvino_cpu import OpenVinoEngine
+
+        return OpenVinoEngine(model, lanes)
+    if kind == "onnxruntime":
         from appliance.engines.onnx_cpu import OnnxCpuEngine
 
-        return OnnxCpuEngine(model, settings["threads"])
-    raise EngineError(f"engine.kind {settings['kind']!r} is unknown")
+        return OnnxCpuEngine(model)
+    raise EngineError(f"engine.kind {kind!r} is unknown")

@@ -68,8 +68,8 @@ def test_too_little_memory_is_said_at_the_start() -> None:
 def test_the_engine_gives_the_models_logits() -> None:
     """Same logits as the model run plainly, alone or in a batch."""
     frames = np.stack([tiny_spec().apply(part(i, i % 2 == 1)) for i in range(6)])
-    engine = load_engine({"kind": "onnxruntime", "threads": 2}, tiny_model())
-    assert "2 threads" in engine.name
+    engine = load_engine({"kind": "onnxruntime"}, tiny_model())
+    assert "CPU" in engine.name
     expected = logits_of(tiny_model(), frames)
     assert (engine.infer(frames) == expected).all()
     assert (engine.infer(frames[2:3]) == expected[2:3]).all()
@@ -78,9 +78,9 @@ def test_the_engine_gives_the_models_logits() -> None:
 def test_a_bad_model_and_a_bad_batch_are_engine_errors() -> None:
     """Whatever the library raises, the caller sees EngineError."""
     with pytest.raises(EngineError, match="refuses the model"):
-        OnnxCpuEngine(b"no model", 1)
+        OnnxCpuEngine(b"no model")
     with pytest.raises(EngineError, match="failed"):
-        OnnxCpuEngine(tiny_model(), 1).infer(np.zeros((1, 3, 5, 5), np.uint8))
+        OnnxCpuEngine(tiny_model()).infer(np.zeros((1, 3, 5, 5), np.uint8))
     with pytest.raises(EngineError, match="unknown"):
         load_engine({"kind": "abacus"}, b"")
 
@@ -93,7 +93,8 @@ def engine_thread(ring: Ring, channel: zmq.Socket[bytes]) -> tuple[threading.Thr
         "slots": ring.slots,
         "shape": list(ring.shape),
         "batch": 4,
-        "engine": {"kind": "onnxruntime", "threads": 1},
+        "lanes": 2,
+        "engine": {"kind": "onnxruntime"},
     }
 
     def run() -> None:

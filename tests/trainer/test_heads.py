@@ -261,7 +261,7 @@ def test_the_appliance_judges_with_such_a_bundle_as_with_any_other(made: Made) -
     goldens = bundle.goldens()
     frames = np.stack([bundle.manifest.preprocess.apply(golden.frame) for golden in goldens])
     expected = np.stack([golden.logits["cpu"] for golden in goldens])
-    engine = OnnxCpuEngine(bundle.model("cpu"), 1)
+    engine = OnnxCpuEngine(bundle.model("cpu"))
     np.testing.assert_allclose(engine.infer(frames), expected, atol=1e-4)
     np.testing.assert_array_equal(engine.infer(frames[:1]), engine.infer(frames)[:1])
 
