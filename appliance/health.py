@@ -6,7 +6,7 @@ import sys
 
 from appliance.messages import Drift, State
 from appliance.notify import notify
-from appliance.state import Condition
+from appliance.state import HARD_DRIFT, Alert, Audit, Clear, Condition, Enter, Event, Fail, Hold, Prove, Warn, step
 from appliance.store import Store, StoreError
 from calibration.cli_support import one_line
 
@@ -16,34 +16,49 @@ class Health:
 
     Attributes:
         condition: now.
+        must_prove: an operator's reset asks for a new proof of engine and cameras; whoever sees to it takes it back.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, hold_nats: float = float("inf")) -> None:
+        """Drift of more than `hold_nats` is hard: it holds the line."""
+        self._store, self._hold_nats = store, hold_nats
         self.condition = Condition()
+        self.must_prove = False
+
+    def take(self, event: Event) -> bool:
+        """Let something happen; whether it changed anything. Raises ValueError, see appliance.state.step."""
+        before = self.condition
+        self.condition, effects = step(before, event)
+        for effect in effects:
+            if isinstance(effect, Audit):
+                self._audit(effect)
+            elif isinstance(effect, Alert):
+                self.alert(effect.kind, effect.message)
+            elif isinstance(effect, Prove):
+                self.must_prove = True
+        if before.state is not self.condition.state:
+            notify(f"STATUS={self.condition.state.value} {self.condition.reason}"[:200])
+        return self.condition != before
 
     def enter(self, phase: State) -> None:
         """Go on to the next phase."""
-        self._take(self.condition.enter(phase))
+        self.take(Enter(phase))
 
     def warn(self, source: str, why: str) -> None:
-        """See Condition.warn."""
-        self._take(self.condition.warn(source, why))
+        """Verdicts go on, and look at the alerts."""
+        self.take(Warn(source, why))
 
     def hold(self, source: str, why: str) -> None:
-        """See Condition.hold."""
-        self._take(self.condition.hold(source, why))
+        """No part passes until it is cleared."""
+        self.take(Hold(source, why))
 
     def clear(self, source: str) -> None:
-        """See Condition.clear; nothing happens where the source has raised nothing."""
-        if source in self.condition.warnings or source in self.condition.holds:
-            self._take(self.condition.clear(source))
+        """The cause is gone; nothing happens where the source has raised nothing."""
+        self.take(Clear(source))
 
     def fail(self, why: str) -> None:
         """Latch a fault, with an alert."""
-        if not self.condition.fault:
-            self._take(self.condition.fail(why))
-            self.alert("FAULT", why)
+        self.take(Fail(why))
 
     def alert(self, kind: str, message: str) -> None:
         """Something that an operator has to acknowledge."""
@@ -55,27 +70,29 @@ class Health:
 
     def audit(self, action: str, new: str = "", old: str = "") -> None:
         """Something that must stay on record."""
-        try:
-            self._store.audit("daemon", action, old, new)
-        except StoreError as error:
-            self._without_database(error)
+        self._audit(Audit("daemon", action, new, old))
 
     def drifted(self, comparison: Drift) -> None:
-        """One comparison of the drift monitor: an alert and a warning when drift begins, nothing while it lasts."""
+        """One comparison of the drift monitor: an alert and a warning when drift begins, nothing while it lasts; the
+        line is held while it is hard, and until an operator has looked."""
         text = f"divergence {comparison.kl:.4f} nats, limit {comparison.limit:.4f}, last {comparison.parts} parts"
         if not comparison.drifting:
             self.clear("drift")
         elif "drift" not in self.condition.warnings:
             self.alert("DRIFT", f"the predictions no longer look like the bundle's validation parts: {text}")
             self.warn("drift", f"predictions drift: {text}")
+        if comparison.drifting and comparison.kl > self._hold_nats:
+            self.hold(HARD_DRIFT, f"predictions drift beyond {self._hold_nats:g} nats: {text}")
+        else:
+            self.clear(HARD_DRIFT)
 
-    def _take(self, condition: Condition) -> None:
-        before, self.condition = self.condition, condition
-        if before.state is not condition.state:
-            self.audit(f"state {condition.state.value}", condition.reason, before.state.value)
-            notify(f"STATUS={condition.state.value} {condition.reason}"[:200])
+    def _audit(self, entry: Audit) -> None:
+        try:
+            self._store.audit(entry.actor, entry.action, entry.old, entry.new)
+        except StoreError as error:
+            self._without_database(error)
 
     def _without_database(self, error: StoreError) -> None:
         """Not on record, so at least nothing may pass until the database takes rows again."""
         print(f"database: {error}", file=sys.stderr)
-        self.condition = self.condition.hold("database", str(error))
+        self.condition, _ = step(self.condition, Hold("database", str(error)))

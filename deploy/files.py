@@ -41,7 +41,12 @@ def write_durably(path: Path, data: bytes) -> None:
     with _private(part) as handle:
         _write_all(handle, data)
         os.fsync(handle)
-    part.replace(path)
+    put_in_place(part, path)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Give a synced file the name it is for, durably; what had that name is gone."""
+    os.replace(part, path)
     sync_directory(path.parent)
 
 

@@ -140,8 +140,7 @@ class Device:
                 part = self._copied(path, target, bundle.sha256, size, progress or _silent)
                 if before[target].state is not SlotState.EMPTY:
                     record = self._steps.write(record, before.cleared(bundle.sha256))
-                part.replace(slot_path(self.root, target))
-                files.sync_directory(part.parent)
+                files.put_in_place(part, slot_path(self.root, target))
             if accepted is not None:  # before the state: what is staged can never be replayed against
                 files.write_durably(self.root / TRUST, encoded(accepted))
                 record = record.model_copy(update={"enrolled": True})  # a power cut may have ended the enrolment early
@@ -165,8 +164,7 @@ class Device:
                 raise DeviceError(f"{self.root}: no slot holds this bundle; push it")
             if not holds(self.root, holder, bundle.sha256):
                 part = self._copied(path, holder, bundle.sha256, slots[holder].size, progress or _silent)
-                part.replace(slot_path(self.root, holder))
-                files.sync_directory(part.parent)
+                files.put_in_place(part, slot_path(self.root, holder))
                 self._steps.step(record, slots, "repair", holder, slots[holder])
             return slots
 
@@ -190,25 +188,23 @@ class Device:
             return after
 
     def confirm(self, sha256: str) -> Slots:
-        """The bundle on trial has passed its goldens: called by the appliance. Raises SlotError, DeviceError."""
-        with self._steps.locked():
-            record = read_record(self.root)
-            after = record.slots().confirm(sha256)
-            self._steps.step(record, after, "confirm", after.active, after.active_slot)
-            return after
+        """The bundle on trial has stood it: called by the appliance. Raises SlotError, DeviceError."""
+        return self._answer("confirm", sha256, lambda slots: slots.confirm(sha256))
+
+    def attempt(self, sha256: str) -> Slots:
+        """The appliance begins to judge with the bundle on trial; it may be rejected instead, see Slots.attempt."""
+        return self._answer("attempt", sha256, lambda slots: slots.attempt(sha256))
+
+    def pause(self, sha256: str) -> Slots:
+        """The appliance was stopped in good order during the trial. Raises SlotError, DeviceError."""
+        return self._answer("pause", sha256, lambda slots: slots.pause(sha256))
 
     def reject(self, sha256: str, reason: str) -> Slots:
         """The staged bundle, or the one on trial, must not judge; the last confirmed one judges again, if any.
 
         Called by the appliance, which then reads `active_bundle` again. Raises SlotError, DeviceError.
         """
-        with self._steps.locked():
-            record = read_record(self.root)
-            before = record.slots()
-            after = before.reject(sha256, one_line(reason)[:300])
-            holder = before.find(sha256)
-            self._steps.step(record, after, "reject", holder, after[holder] if holder else None)
-            return after
+        return self._answer("reject", sha256, lambda slots: slots.reject(sha256, one_line(reason)[:300]))
 
     def rollback(self, reason: str) -> Slots:
         """The bundle confirmed before the active one judges again. Its file is verified first.
@@ -226,6 +222,18 @@ class Device:
                 )
             left = before.active
             self._steps.step(record, after, "rollback", left, after[left] if left else None)
+            return after
+
+    def _answer(self, what: str, sha256: str, change: Callable[[Slots], Slots]) -> Slots:
+        """What the appliance says of a bundle."""
+        with self._steps.locked():
+            record = read_record(self.root)
+            before = record.slots()
+            after = change(before)
+            holder = before.find(sha256)
+            slot = after[holder] if holder else None
+            rejected = slot is not None and slot.state is SlotState.REJECTED
+            self._steps.step(record, after, "reject" if rejected else what, holder, slot)
             return after
 
     def _check_not_enrolled(self) -> None:

@@ -53,11 +53,12 @@ class SlotRecord(_Strict):
     name: str = ""
     size: int = Field(default=0, ge=0)
     reason: str = ""
+    attempts: int = Field(default=0, ge=0)
     since: str = ""
 
     def slot(self) -> Slot:
         """The pure value."""
-        return Slot(self.state, self.sha256, self.name, self.size, self.reason)
+        return Slot(self.state, self.sha256, self.name, self.size, self.reason, self.attempts)
 
 
 class StateRecord(_Strict):

@@ -4,6 +4,7 @@
 
     empty | rejected | confirmed (not the active one) --stage--> staged --activate--> trial --confirm--> confirmed
     staged | trial --reject--> rejected          active confirmed --rollback--> rejected, the other one judges again
+    trial --attempt--> trial, counted; with TRIES attempts of which none came to an end --attempt--> rejected
 
 The *active* slot holds the bundle that judges. The *last confirmed* bundle is the active one, or while that is
 still on trial the other one; it is what a failed trial falls back to, so neither is ever overwritten. What the state
@@ -21,6 +22,9 @@ from calibration.errors import InputError
 
 SlotName = Literal["a", "b"]
 SLOT_NAMES: tuple[SlotName, SlotName] = ("a", "b")
+TRIES = 3
+"""Attempts at a trial: an appliance that died in so many of them does not try that bundle again."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -39,8 +43,8 @@ class NoEarlierBundle(SlotError):  # noqa: N818
 class SlotState(str, Enum):
     """What is known of a slot's bundle.
 
-    STAGED: verified, not judging. TRIAL: judging, until its goldens have passed. CONFIRMED: has judged, may be gone
-    back to. REJECTED: must not judge; `Slot.reason` says why.
+    STAGED: verified, not judging. TRIAL: judging, until the appliance has seen enough of it. CONFIRMED: has judged,
+    may be gone back to. REJECTED: must not judge; `Slot.reason` says why.
     """
 
     EMPTY = "empty"
@@ -63,6 +67,7 @@ class Slot:
         name: the bundle's name, for people.
         size: of the bundle file in bytes.
         reason: why it was rejected; "" otherwise.
+        attempts: on trial: how often the appliance has begun to judge with it and neither ended nor was stopped.
     """
 
     state: SlotState = SlotState.EMPTY
@@ -70,8 +75,11 @@ class Slot:
     name: str = ""
     size: int = 0
     reason: str = ""
+    attempts: int = 0
 
     def __post_init__(self) -> None:
+        if self.attempts < 0 or (self.attempts and self.state is not SlotState.TRIAL):
+            raise ValueError(f"a slot that is {self.state.value} has {self.attempts} attempts at a trial")
         empty = self.state is SlotState.EMPTY
         if empty != (self.sha256 == "") or not (empty or _SHA256.fullmatch(self.sha256)):
             raise ValueError(f"a slot that is {self.state.value} has the hash {self.sha256!r}")
@@ -181,15 +189,34 @@ class Slots:
         return slots._with(staged, replace(self[staged], state=SlotState.TRIAL), active=staged)
 
     def confirm(self, sha256: str) -> Slots:
-        """The bundle on trial has passed its goldens.
+        """The bundle on trial has stood it.
 
         Raises:
             IllegalTransition: this bundle is not the one on trial.
         """
-        slot = self.active_slot
-        if self.active is None or slot is None or slot.sha256 != sha256 or slot.state is not SlotState.TRIAL:
-            raise IllegalTransition(f"bundle {sha256[:12]} is not on trial ({self._told()})")
-        return self._with(self.active, replace(slot, state=SlotState.CONFIRMED))
+        name, slot = self._trial(sha256)
+        return self._with(name, replace(slot, state=SlotState.CONFIRMED, attempts=0))
+
+    def attempt(self, sha256: str) -> Slots:
+        """The appliance begins to judge with the bundle on trial, once more. After TRIES attempts that came to no end
+        it is rejected instead, which breaks the loop of a bundle that kills the appliance.
+
+        Raises:
+            IllegalTransition: this bundle is not the one on trial.
+        """
+        name, slot = self._trial(sha256)
+        if slot.attempts >= TRIES:
+            return self.reject(sha256, f"the appliance died {slot.attempts} times while it was on trial")
+        return self._with(name, replace(slot, attempts=slot.attempts + 1))
+
+    def pause(self, sha256: str) -> Slots:
+        """The appliance was stopped in good order in the middle of the trial, which held nothing against the bundle.
+
+        Raises:
+            IllegalTransition: this bundle is not the one on trial.
+        """
+        name, slot = self._trial(sha256)
+        return self._with(name, replace(slot, attempts=0))
 
     def reject(self, sha256: str, reason: str) -> Slots:
         """The staged bundle or the one on trial must not judge; the last confirmed one judges again, if any.
@@ -214,13 +241,20 @@ class Slots:
             raise NoEarlierBundle(f"no earlier confirmed bundle to go back to ({self._told()}); push one instead")
         return self._with(self.active, self._rejected(self.active, reason), active=earlier)
 
+    def _trial(self, sha256: str) -> tuple[SlotName, Slot]:
+        slot = self.active_slot
+        if self.active is None or slot is None or slot.sha256 != sha256 or slot.state is not SlotState.TRIAL:
+            raise IllegalTransition(f"bundle {sha256[:12]} is not on trial ({self._told()})")
+        return self.active, slot
+
     def _fallback(self) -> SlotName | None:
         """The other slot than the active one, when its bundle is confirmed."""
         others = (name for name in SLOT_NAMES if name != self.active and self[name].state is SlotState.CONFIRMED)
         return next(others, None)
 
     def _rejected(self, name: SlotName, reason: str) -> Slot:
-        return replace(self[name], state=SlotState.REJECTED, reason=reason.strip() or "no reason given")
+        told = reason.strip() or "no reason given"
+        return replace(self[name], state=SlotState.REJECTED, reason=told, attempts=0)
 
     def _with(self, name: SlotName, slot: Slot, active: SlotName | Literal["same"] | None = "same") -> Slots:
         now = self.active if active == "same" else active

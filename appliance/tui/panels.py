@@ -69,6 +69,7 @@ STATES = {
     State.READY: StateText("◌", "waiting", "ready; waiting for the line"),
     State.RUN: StateText(OK, "good", "parts are being judged"),
     State.DEGRADED: StateText(UNSURE, "warning", "parts are being judged; look at the alerts"),
+    State.SWITCH: StateText(UNSURE, "warning", "parts are being judged; a new bundle is tried"),
     State.HOLD: StateText(DEFECT, "bad", "every part is rejected"),
     State.FAULT: StateText(DEFECT, "bad", "every part is rejected until the fault is repaired"),
     State.STOPPED: StateText(MISSED, "waiting", "no part gets a PASS"),

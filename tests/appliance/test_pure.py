@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +13,7 @@ from appliance.batcher import Batcher, Part
 from appliance.judge import judge
 from appliance.monitor.statistics import Statistics
 from appliance.selftest import golden_batches, golden_problem
-from appliance.sizing import fitting_batch, window
-from appliance.state import PHASES, Condition
+from appliance.sizing import Trial, Trials, fitting_batch, window
 from appliance.wire import ScoreNote
 from appliance.words import Reason, State, Verdict
 from appliance.workers import RESTARTS, WINDOW_NS, RestartLimit
@@ -117,54 +118,6 @@ def test_the_deadline_is_too_late_to_the_nanosecond() -> None:
     assert (late.verdict, late.reason, late.decision) == (Verdict.REJECT, Reason.LATE, Decision.OK)
 
 
-def test_phases_go_one_way() -> None:
-    """Each phase follows only the one before it; STOPPED follows all."""
-    condition = Condition()
-    for phase in PHASES[1:]:
-        for wrong in PHASES[:-1]:
-            if PHASES.index(wrong) != PHASES.index(condition.phase) + 1:
-                with pytest.raises(ValueError, match="no step"):
-                    condition.enter(wrong)
-        assert condition.enter(State.STOPPED).state is State.STOPPED
-        condition = condition.enter(phase)
-        assert condition.state is phase
-
-
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("fault", [False, True])
-@pytest.mark.parametrize("hold", [False, True])
-@pytest.mark.parametrize("warning", [False, True])
-def test_the_gravest_condition_shows(phase: State, fault: bool, hold: bool, warning: bool) -> None:
-    """All combinations: FAULT over HOLD over DEGRADED over the phase; parts pass only in RUN and DEGRADED."""
-    condition = Condition()
-    for step in PHASES[1 : PHASES.index(phase) + 1]:
-        condition = condition.enter(step)
-    if warning:
-        condition = condition.warn("drift", "it drifts")
-    if hold:
-        condition = condition.hold("database", "it is full")
-    if fault:
-        condition = condition.fail("first").fail("second")
-    live = phase in (State.READY, State.RUN)
-    if phase is State.STOPPED:
-        expected = State.STOPPED
-    elif fault:
-        expected = State.FAULT
-    elif live and hold:
-        expected = State.HOLD
-    elif live and warning:
-        expected = State.DEGRADED
-    else:
-        expected = phase
-    assert condition.state is expected
-    assert condition.rejects_all == (expected not in (State.RUN, State.DEGRADED))
-    assert ("first" in condition.reason) == fault
-    cleared = condition.clear("drift").clear("database").clear("nothing")
-    assert not cleared.warnings
-    assert not cleared.holds
-    assert cleared.fault == condition.fault
-
-
 @given(st.integers(1, 40), st.integers(1, 32))
 def test_goldens_stand_everywhere(goldens: int, size: int) -> None:
     """Each golden is judged alone and twice in full batches, and full batches use every position."""
@@ -220,12 +173,55 @@ def test_statistics_forget() -> None:
     assert (latency.p50, latency.p99, latency.worst) == (5.0, 9.0, 9.0)
 
 
-@given(st.integers(1, 64), st.floats(1, 1e10), st.integers(1, 10**10), st.integers(0, 4))
-def test_batches_fit_the_deadline(size: int, part_ns: float, deadline_ns: int, unpaced: int) -> None:
+@given(st.integers(1, 64), st.floats(1, 1e10), st.integers(1, 10**10), st.integers(0, 4), st.integers(1, 4))
+def test_batches_fit_the_deadline(size: int, part_ns: float, deadline_ns: int, unpaced: int, lanes: int) -> None:
     """Whatever is under way is judged within half the deadline, unless even single parts are too slow for that."""
-    batch = fitting_batch(size, part_ns, deadline_ns, unpaced)
+    batch = fitting_batch(size, part_ns, deadline_ns, unpaced, lanes)
     assert 1 <= batch <= size
-    under_way = unpaced * (window(0, batch) - 1) + batch if unpaced else 3 * batch
+    under_way = max(1, unpaced) * (window(0, batch, lanes) - 1) + lanes * batch
     if batch > 1:
         assert under_way * part_ns <= deadline_ns / 2 * 1.001
-    assert fitting_batch(size, part_ns, 2 * deadline_ns, unpaced) >= batch
+    assert fitting_batch(size, part_ns, 2 * deadline_ns, unpaced, lanes) >= batch
+
+
+def timed(trials: Trials, cost: Callable[[Trial], float]) -> list[Trial]:
+    """Run all trials on a machine where one takes cost(trial) ns; which they were."""
+    asked = []
+    while (trial := trials.next) is not None:
+        asked.append(trial)
+        trials.took(int(cost(trial)))
+    return asked
+
+
+def test_the_batch_that_pays_is_found() -> None:
+    """A fixed cost a call makes batches pay until it is spread thin; where it is nothing, parts are judged alone."""
+    trials = Trials(32, 1, 10**12)
+    asked = timed(trials, lambda trial: 1_000_000 + 2_000_000 * trial.size)
+    assert (trials.size, trials.lanes) == (16, 1)
+    assert {trial.size for trial in asked} == {1, 2, 4, 8, 16, 32}
+    assert trials.part_ns == 2_062_500
+    alone = Trials(6, 1, 10**12)
+    assert {trial.size for trial in timed(alone, lambda trial: 10.0**6 * trial.size)} == {1, 2, 4, 6}
+    assert alone.size == 1
+
+
+def cost_on(cores: int) -> Callable[[Trial], float]:
+    """One ms a part on each of so many cores."""
+    return lambda trial: 10.0**6 * trial.size * -(-trial.lanes // cores)
+
+
+def test_lanes_are_used_as_long_as_they_pay() -> None:
+    """Two cores: two lanes. One core: one lane, though four are there. Three at most: no more are tried."""
+    for cores, most, found in ((2, 4, 2), (1, 4, 1), (8, 3, 3), (8, 1, 1)):
+        trials = Trials(4, most, 10**12)
+        asked = timed(trials, cost_on(cores))
+        assert trials.lanes == found
+        assert max(trial.lanes for trial in asked) <= most
+
+
+@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 10**7))
+def test_trials_end_when_their_time_is_spent(size: int, lanes: int, budget_ns: int) -> None:
+    """On a slow machine the first trial is the last; the answer is then what was tried."""
+    trials = Trials(size, lanes, budget_ns)
+    assert timed(trials, lambda _: 1e7) == [Trial(1, 1)]
+    assert (trials.size, trials.lanes, trials.part_ns) == (1, 1, 1e7)

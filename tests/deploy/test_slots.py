@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from deploy.slots import IllegalTransition, NoEarlierBundle, Slot, SlotError, Slots, SlotState
+from deploy.slots import TRIES, IllegalTransition, NoEarlierBundle, Slot, SlotError, Slots, SlotState
 
 
 def sha(name: str) -> str:
@@ -134,10 +134,34 @@ def test_steps_from_the_wrong_state_are_refused() -> None:
         staged(Slots(), "one").confirm(sha("one"))
     with pytest.raises(IllegalTransition, match="not on trial"):
         staged(Slots(), "one").activate().confirm(sha("two"))
+    for act in (Slots.attempt, Slots.pause):
+        with pytest.raises(IllegalTransition, match="not on trial"):
+            act(confirmed(Slots(), "one"), sha("one"))
     with pytest.raises(IllegalTransition, match="neither staged nor on trial"):
         confirmed(Slots(), "one").reject(sha("one"), "why")
     with pytest.raises(IllegalTransition, match="neither staged nor on trial"):
         Slots().reject("", "why")
+
+
+def test_a_bundle_that_kills_the_appliance_is_not_tried_for_ever() -> None:
+    """The loop-breaker: after so many attempts without an end the last confirmed bundle judges again."""
+    slots = staged(confirmed(Slots(), "one"), "two").activate()
+    for attempt in range(TRIES):
+        slots = slots.attempt(sha("two"))
+        assert (slots.active, slots.b.attempts) == ("b", attempt + 1)
+    slots = slots.attempt(sha("two"))
+    assert (slots.active, slots.b.state) == ("a", SlotState.REJECTED)
+    assert "died 3 times" in slots.b.reason
+    assert staged(slots, "two").activate().b.attempts == 0
+
+
+def test_a_trial_that_was_stopped_in_good_order_counts_nothing() -> None:
+    """An engineer may restart the appliance as often as they like."""
+    slots = staged(confirmed(Slots(), "one"), "two").activate()
+    for _ in range(2 * TRIES):
+        slots = slots.attempt(sha("two")).pause(sha("two"))
+    assert slots.b.state is SlotState.TRIAL
+    assert slots.attempt(sha("two")).confirm(sha("two")).b == Slot(SlotState.CONFIRMED, sha("two"), "two", 3)
 
 
 def test_an_empty_reason_is_said_to_be_empty() -> None:
@@ -237,6 +261,22 @@ class Walk(RuleBasedStateMachine):
             return
         self.ever_confirmed.add(digest)
         self.first_confirmed = True
+
+    @rule(slot=st.sampled_from("ab"), pause=st.booleans())
+    def begin(self, slot: str, pause: bool) -> None:
+        """The appliance begins a trial, and is stopped in it or dies."""
+        before = self.slots
+        digest = before[slot].sha256  # type: ignore[index]
+        try:
+            self.attempt(before.pause(digest) if pause else before.attempt(digest))
+        except IllegalTransition:
+            assert (
+                before.active_slot is None or before.active_slot.state is not SlotState.TRIAL or before.active != slot
+            )
+            return
+        assert self.slots[slot].attempts <= TRIES  # type: ignore[index]
+        if not pause and before[slot].attempts == TRIES:  # type: ignore[index]
+            assert self.slots.active == before.last_confirmed
 
     @rule(slot=st.sampled_from("ab"))
     def reject(self, slot: str) -> None:
