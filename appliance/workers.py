@@ -10,6 +10,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+WORKER = "appliance.worker"
+"""Module that a worker process runs."""
+
 RESTARTS = 5
 WINDOW_NS = 60 * 10**9
 """More than RESTARTS in this time is a loop, and a fault."""
@@ -29,7 +32,7 @@ class Worker:
         self.identity = identity
         told = {**settings, "identity": identity, "endpoint": endpoint, "parent": os.getpid(), "ring": descriptor}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "appliance.worker", kind],
+            [sys.executable, "-m", WORKER, kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(descriptor,),

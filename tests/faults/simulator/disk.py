@@ -1,0 +1,64 @@
+"""The simulated disk: SQLite's own file operations, which fail, run full or take long as ordered."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import cast
+
+import apsw
+
+from tests.faults.disk import RecordedConnection
+from tests.faults.mutants import Rewrite, as_it_is
+from tests.faults.simulator.world import DiskOrder, Word, World
+
+NAME = "simulated"
+SLOW_S = 0.3
+
+
+class SimulatedDisk(apsw.VFS):
+    """The operating system's files, under the orders of the world.
+
+    Attributes:
+        dirty: whether the database's log holds writes that were never synced.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.dirty = False
+        super().__init__(NAME, "")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        """A file that obeys."""
+        return _SimulatedFile(self, name, flags)
+
+
+class _SimulatedFile(apsw.VFSFile):
+    def __init__(self, disk: SimulatedDisk, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        self._disk, self._log = disk, bool(flags[0] & apsw.SQLITE_OPEN_WAL)
+        super().__init__("", name, flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        order = self._disk.world.get(Word.DISK)
+        if order == DiskOrder.FULL:
+            raise apsw.FullError("simulated")
+        if order == DiskOrder.ERROR:
+            raise apsw.IOError("simulated")
+        super().xWrite(data, offset)
+        self._disk.dirty = self._disk.dirty or self._log
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        order = self._disk.world.get(Word.DISK)
+        if order == DiskOrder.ERROR:
+            raise apsw.IOError("simulated")
+        if order == DiskOrder.SLOW:
+            time.sleep(SLOW_S)
+        super().xSync(flags)
+        if self._log:
+            self._disk.dirty = False
+
+
+def connect(path: Path, rewrite: Rewrite = as_it_is) -> sqlite3.Connection:
+    """What the store's own connection is replaced by."""
+    return cast(sqlite3.Connection, RecordedConnection(path, NAME, rewrite))
