@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import zmq
 
-from appliance.counting import CountNote, PartCount
+from appliance.counting import SEEN, CountNote, PartCount
 from appliance.evidence import CLASSES
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, Source, open_source
@@ -64,7 +65,8 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
 
         evidence = EvidenceWriter(settings["evidence"])
     resume = CountNote(*settings["count"]) if settings.get("count") else None
-    CameraLoop(channel, ring, spec, source, PartCount(settings["start"], resume), evidence).run()
+    count = PartCount(settings["start"], resume)
+    CameraLoop(channel, ring, spec, source, count, evidence, settings.get("seen", ())).run()
 
 
 class CameraLoop:
@@ -78,12 +80,14 @@ class CameraLoop:
         source: Source,
         count: PartCount,
         evidence: EvidenceWriter | None = None,
+        seen: Sequence[int] = (),
     ) -> None:
-        """`count` numbers the triggers. Where evidence is kept, frames are held until their verdicts."""
+        """`count` numbers the triggers. Where evidence is kept, frames are held until their verdicts. `seen`:
+        checksums of the last frames of the process before this one."""
         self._channel, self._ring, self._spec, self._source = channel, ring, spec, source
         self._free: deque[int] = deque()
         self._count = count
-        self._last_crc: int | None = None
+        self._seen = deque(seen, maxlen=SEEN)
         self._notes: list[bytes] = []
         self._since_ns = 0
         self._stopped = False
@@ -225,9 +229,9 @@ class CameraLoop:
         if is_dead(frame):
             raise ShotError(Reason.BAD_IMAGE, f"all pixels are {frame.reshape(-1)[0]}: lens cap, light or sensor")
         crc = checksum(tensor)
-        if self._source.live and crc == self._last_crc:
-            raise ShotError(Reason.STALE, "the same picture as the trigger before: the camera is frozen")
-        self._last_crc = crc
+        if self._source.live and crc in self._seen:
+            raise ShotError(Reason.STALE, "a picture shown before: the camera is frozen, or its driver mixes frames up")
+        self._seen.append(crc)
         return frame, crc
 
     def _keep(self, message: bytes) -> None:

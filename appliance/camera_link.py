@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from appliance.channels import WorkerChannel
-from appliance.counting import CountNote
+from appliance.counting import SEEN, CountNote
 from appliance.messages import Evidence
 from appliance.ring import Ring
 from appliance.wire import (
@@ -63,6 +64,7 @@ class CameraLink:
         self.triggers = 0
         self.count: CountNote | None = None
         self._unfinished: tuple[int, ...] = ()
+        self._seen: deque[int] = deque(maxlen=SEEN)
         self.ended = False
         self.looping = False
         self.trouble = ""
@@ -78,9 +80,11 @@ class CameraLink:
         """Whether its process has its source open and waits for credit."""
         return self._ready
 
-    def resume(self, count: CountNote | None, unfinished: tuple[int, ...]) -> None:
-        """Before the first start: where the line's count stood, and the triggers up to there without a row."""
+    def resume(self, count: CountNote | None, unfinished: tuple[int, ...], seen: Iterable[int]) -> None:
+        """Before the first start: where the line's count stood, the triggers up to there without a row, and checksums
+        of the last frames, oldest first."""
         self.count, self._unfinished = count, unfinished
+        self._seen.extend(seen)
 
     def take_unfinished(self) -> tuple[int, ...]:
         """Those triggers, once."""
@@ -90,7 +94,7 @@ class CameraLink:
     def start(self) -> None:
         """Start a process for it."""
         self._generation += 1
-        settings = {**self._settings, "start": self.triggers, "count": self.count}
+        settings = {**self._settings, "start": self.triggers, "count": self.count, "seen": list(self._seen)}
         identity = f"camera-{self._index}-{self._generation}"
         self._worker = Worker("camera", identity, self._channel.endpoint, settings, self._ring.descriptor)
         self._channel.watch(self._worker, self)
@@ -149,6 +153,7 @@ class CameraLink:
             if frame.slot not in self._credited:
                 raise WireError(f"a frame in slot {frame.slot}, which it had no credit for")
             self._credited.remove(frame.slot)
+            self._seen.append(frame.crc)
             return frame
         if kind == MISSED:
             miss = MissNote.unpack(data)

@@ -12,6 +12,9 @@ from typing import NamedTuple
 UNSEEN_MAX = 10_000
 """A gap longer than this is no stop of the station but another count."""
 
+SEEN = 64
+"""Frames of which a live camera must show none again, even after a restart: a driver may hand out any old buffer."""
+
 SETTLED = 1000
 """Rows of neighbouring triggers lie at most so far apart: before that, a trigger without a row proves nothing."""
 

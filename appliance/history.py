@@ -60,6 +60,12 @@ def line_count(connection: sqlite3.Connection, camera: str) -> tuple[CountNote |
     return CountNote(until, offset), unfinished(triggers, begun, whole, until)
 
 
+def last_checksums(connection: sqlite3.Connection, camera: str, limit: int) -> list[int]:
+    """Of a camera's last frames, oldest first."""
+    query = "SELECT crc FROM verdict WHERE camera = ? AND crc IS NOT NULL ORDER BY seq DESC LIMIT ?"
+    return [crc for (crc,) in connection.execute(query, (camera, limit))][::-1]
+
+
 def counts(parts: Mapping[tuple[str, str], int]) -> Counts:
     """The operator's counts of a tally."""
     by_reason = rejects_by_reason(parts)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from appliance import history
 from appliance.audit import START, AuditEntry, Checkpoint, chained, read_head
-from appliance.counting import CountNote
+from appliance.counting import SEEN, CountNote
 from appliance.messages import AlertRow, Reason, RejectRow
 from appliance.rows import VerdictRow
 from appliance.schema import VERDICT_COLUMNS, migrate
@@ -199,10 +199,10 @@ class Store:
         """Alerts that nobody has acknowledged, newest first."""
         return history.open_alerts(self.connection)
 
-    def line_count(self, camera: str) -> tuple[CountNote | None, tuple[int, ...]]:
-        """See history.line_count. Raises StoreError."""
+    def where_left(self, camera: str) -> tuple[CountNote | None, tuple[int, ...], list[int]]:
+        """See history.line_count, and the checksums of the last frames. Raises StoreError."""
         try:
-            return history.line_count(self.connection, camera)
+            return *history.line_count(self.connection, camera), history.last_checksums(self.connection, camera, SEEN)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
 

@@ -97,7 +97,7 @@ class Supervisor:
         self._health.enter(State.SELFTEST)
         self._engine.start(time.monotonic_ns())
         for camera in self._cameras:
-            camera.resume(*self._store.line_count(camera.name))
+            camera.resume(*self._store.where_left(camera.name))
             camera.start()
         self._line.drift.prepare()  # while the workers load
         while self._engine.phase is not EnginePhase.SERVING and not self._signal.asked:

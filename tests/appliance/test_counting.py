@@ -66,14 +66,14 @@ def test_the_database_knows_where_the_count_stood(tmp_path: Path) -> None:
     paths = StationPaths.of(tmp_path)
     make_directories(paths)
     store = Store(paths.database)
-    assert store.line_count("top") == (None, ())
+    assert store.where_left("top") == (None, (), [])
     store.audit("daemon", "count top", "", "1000 -7")
     empty = VerdictRow(
         0, "top", 0, "", "", "", "", 0, "", None, "REJECT", "HOLD", "", "", None, None, None, "", 0, 0, 0, 0
     )
     for seq, trigger in enumerate((1000, 1001, 1003), 1):
-        store.add(empty._replace(seq=seq, trigger=trigger), None)
+        store.add(empty._replace(seq=seq, trigger=trigger, crc=7), None)
     store.commit()
-    assert store.line_count("top") == (CountNote(1004, -7), (1002,))
-    assert store.line_count("side") == (None, ())
+    assert store.where_left("top") == (CountNote(1004, -7), (1002,), [7, 7, 7])
+    assert store.where_left("side") == (None, (), [])
     store.close()
