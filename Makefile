@@ -13,7 +13,7 @@ help: ## this list
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Lineguard needs Python 3.10 or later; name one: make PYTHON=python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python lacks venv: apt-get install python3-venv"; exit 2; }
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[cpu,trainer,demo,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[cpu,io,trainer,demo,dev]'
 	@touch $@
 
 # OpenVINO is the faster engine on many CPUs, and TensorRT-RTX builds plans without a GPU; where their wheels do not

@@ -10,7 +10,7 @@ class Part(NamedTuple):
     """One triggered part whose frame lies in a slot of the ring.
 
     Times are monotonic nanoseconds: triggered, tensor ready, and the deadline of its verdict. serial and lot are empty
-    where the source does not know them.
+    where the source does not know them. tag: what the line calls the part, see PassToken.
     """
 
     camera: str
@@ -23,6 +23,7 @@ class Part(NamedTuple):
     deadline_ns: int
     serial: str = ""
     lot: str = ""
+    tag: int = 0
 
 
 class Batcher:

@@ -25,10 +25,12 @@ from appliance.wire import (
     HELLO,
     KEEP,
     STOP,
+    SWITCH,
     FrameNote,
     MissNote,
     pack_json,
     unpack_credit,
+    unpack_json,
     unpack_keep,
 )
 from appliance.words import Reason
@@ -57,7 +59,7 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
     """Serve one camera until its source ends or the supervisor says stop."""
     cv2.setNumThreads(1)
     spec = PreprocessSpec.from_json(settings["preprocess"])
-    ring = Ring(settings["ring"], settings["slots"], spec.shape)
+    ring = Ring(settings["ring"], settings["slots"], spec.shape, settings["first"])
     source = open_source(settings["source"], spec.channels, settings["start"])
     evidence = None
     if settings.get("evidence"):
@@ -66,7 +68,7 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
         evidence = EvidenceWriter(settings["evidence"])
     resume = CountNote(*settings["count"]) if settings.get("count") else None
     count = PartCount(settings["start"], resume)
-    CameraLoop(channel, ring, spec, source, count, evidence, settings.get("seen", ())).run()
+    CameraLoop(channel, ring, spec, source, count, evidence, settings.get("seen", ()), settings["bundle"]).run()
 
 
 class CameraLoop:
@@ -81,6 +83,7 @@ class CameraLoop:
         count: PartCount,
         evidence: EvidenceWriter | None = None,
         seen: Sequence[int] = (),
+        bundle: str = "",
     ) -> None:
         """`count` numbers the triggers. Where evidence is kept, frames are held until their verdicts. `seen`:
         checksums of the last frames of the process before this one."""
@@ -92,7 +95,8 @@ class CameraLoop:
         self._since_ns = 0
         self._stopped = False
         self._evidence = evidence
-        self._held: dict[int, tuple[Frame, int, int, int]] = {}
+        self._held: dict[int, tuple[Frame, int, int, int, str]] = {}
+        self._bundle = bundle
         self._told: list[Any] = [0, 0, ""]
         self._tell_ns = 0
 
@@ -150,11 +154,13 @@ class CameraLoop:
             message = self._channel.recv()
             if message[:1] == CREDIT:
                 slots = unpack_credit(message)
-                self._free.extend(slots)
+                self._free.extend(slot for slot in slots if slot in self._ring)
                 for slot in slots:
                     self._held.pop(slot, None)
             elif message[:1] == KEEP:
                 self._keep(message)
+            elif message[:1] == SWITCH:
+                self._switch(unpack_json(message))
             elif message[:1] == STOP:
                 self._stopped = True
 
@@ -188,10 +194,11 @@ class CameraLoop:
             return
         slot = self._free.popleft()
         if self._evidence is not None:
-            self._held[slot] = (frame, self._count.trigger, triggered, crc)
+            self._held[slot] = (frame, self._count.trigger, triggered, crc, self._bundle)
         now = time.monotonic_ns()
         trigger = self._count.trigger
-        self._note(FrameNote(trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot).pack())
+        tag = trigger if shot.number is None else shot.number
+        self._note(FrameNote(trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot, tag).pack())
 
     def _note(self, message: bytes) -> None:
         """Tell the supervisor; while the next frame is in work anyway, a few notes share one delivery."""
@@ -233,6 +240,18 @@ class CameraLoop:
             raise ShotError(Reason.STALE, "a picture shown before: the camera is frozen, or its driver mixes frames up")
         self._seen.append(crc)
         return frame, crc
+
+    def _switch(self, told: dict[str, Any]) -> None:
+        """From the next trigger on frames are preprocessed for another bundle, into memory of its own; said when done.
+
+        That memory is the supervisor's, which keeps it open until then.
+        """
+        self._spec, self._bundle = PreprocessSpec.from_json(told["preprocess"]), told["bundle"]
+        descriptor = os.open(told["path"], os.O_RDWR | os.O_CLOEXEC)
+        self._ring = Ring(descriptor, told["slots"], self._spec.shape, told["first"])
+        self._free.clear()
+        self._notes.append(pack_json(SWITCH, told["first"]))
+        self._deliver()
 
     def _keep(self, message: bytes) -> None:
         """Hand frames on to be stored as evidence."""

@@ -9,6 +9,7 @@ import click
 
 from appliance.cli_audit import audit
 from appliance.cli_options import config_option
+from appliance.cli_relay import relay
 from appliance.cli_replay import replay
 from appliance.cli_review import review
 from appliance.config import load_station
@@ -167,6 +168,7 @@ def tui(config: Path, operator: str, as_json: bool) -> None:
 
 
 main.add_command(audit)
+main.add_command(relay)
 main.add_command(replay)
 main.add_command(review)
 

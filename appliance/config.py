@@ -23,8 +23,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from appliance.outputs.settings import NoOutput, OutputSection, absolute
+from appliance.section import Section
 from calibration.errors import InputError
 from deploy.manifest import Name
 
@@ -32,12 +34,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-class Section(BaseModel):
-    """Frozen, unknown keys forbidden."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StationSection(Section):
@@ -159,6 +155,7 @@ class Station(Section):
     batch: BatchSection = BatchSection()
     engine: EngineSection = EngineSection()
     timing: TimingSection = TimingSection()
+    output: OutputSection = NoOutput()
     drift: DriftSection = DriftSection()
     evidence: EvidenceSection = EvidenceSection()
     disk: DiskSection = DiskSection()
@@ -196,7 +193,8 @@ def _absolute(station: Station, base: Path) -> Station:
     section = station.station
     section = section.model_copy(update={"data": base / section.data, "bundle": base / section.bundle})
     cameras = {name: _absolute_camera(cam, base) for name, cam in station.camera.items()}
-    return station.model_copy(update={"station": section, "camera": cameras})
+    output = absolute(station.output, base)
+    return station.model_copy(update={"station": section, "camera": cameras, "output": output})
 
 
 def _absolute_camera(camera: Camera, base: Path) -> Camera:

@@ -13,7 +13,7 @@ from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.line import Line
 from appliance.messages import Counts, Evidence, Latency, Reply, Request, State, Status
-from appliance.outputs import TallyOutput
+from appliance.outputs import Output
 from appliance.store import Store, StoreError
 from calibration.errors import InputError
 
@@ -58,7 +58,7 @@ class Desk:
     health: Health
     ledger: Ledger
     line: Line
-    output: TallyOutput
+    output: Output
     cameras: Sequence[CameraLink]
     engine: EngineLink
     started_ns: int = 0

@@ -26,6 +26,7 @@ class PassToken:
     Attributes:
         seq: of the part's row; camera and trigger name the part; crc is the checksum of what was judged.
         bundle: SHA-256 of the bundle that judged.
+        tag: what the line calls the part: the id of its trigger message, or else its trigger's number.
     """
 
     seq: int
@@ -34,6 +35,7 @@ class PassToken:
     crc: int
     bundle: str
     deadline_ns: int
+    tag: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def judge(rule: DecisionRule, scores: ScoreNote, deadlines_ns: Sequence[int], no
         now_ns: monotonic.
 
     Returns:
-        n judgements. A torn tensor is BAD_IMAGE, a score that is not finite ENGINE, a judged part that is late LATE
-        (with the model's decision beside it).
+        n judgements. A tensor that changed is CHECKSUM, a score that is not finite ENGINE, a judged part that is late
+        LATE (with the model's decision beside it).
     """
     probability = rule.defect_probability(scores.logits)
     usable = scores.whole & np.isfinite(probability)
@@ -80,7 +82,7 @@ def judge(rule: DecisionRule, scores: ScoreNote, deadlines_ns: Sequence[int], no
     judgements = []
     for i, p in enumerate(probability.tolist()):
         if not scores.whole[i]:
-            judgements.append(not_inspected(Reason.BAD_IMAGE, "the frame changed between camera and engine"))
+            judgements.append(not_inspected(Reason.CHECKSUM, "the frame changed between camera and engine"))
             continue
         if not usable[i]:
             judgements.append(not_inspected(Reason.ENGINE, "the engine gave scores that are no numbers"))

@@ -27,6 +27,7 @@ class Ledger:
     """One row for each part, committed in groups; afterwards, and only then, its PASS.
 
     Attributes:
+        bundle: SHA-256 of the bundle that judges now.
         statistics: rate and latency, counted when rows are durable.
         failure: why the last commit failed; empty when it did not.
         lost: it failed because the database can never be used again.
@@ -35,12 +36,13 @@ class Ledger:
 
     def __init__(self, store: Store, lot: str, bundle: str, output: Output) -> None:
         """`bundle` is the SHA-256 of the bundle that judges; `lot` is written on the row of a part that has none."""
-        self._store, self._lot, self._bundle, self._output = store, lot, bundle, output
+        self._store, self._lot, self.bundle, self._output = store, lot, bundle, output
         self._boot_id = boot_id()
         self._before = Counter(store.tally)
         self._next_seq = store.next_seq
         self._tokens: dict[int, PassToken] = {}
-        self._late: list[VerdictRow] = []
+        self._given: dict[int, VerdictRow] = {}
+        self._unpassed: dict[Reason, list[VerdictRow]] = {Reason.LATE: [], Reason.OUTPUT: []}
         self._due_ns: int | None = None
         self._utc_offset_ns = time.time_ns() - time.monotonic_ns()
         self._rejects = deque(store.recent_rejects(SHOWN), maxlen=SHOWN)
@@ -57,17 +59,21 @@ class Ledger:
         engine_ns: tuple[int, int],
         now_ns: int,
         place: tuple[int, int] | None = None,
+        bundle: str = "",
     ) -> int:
         """Queue the row of a part that had a frame; returns its number.
 
-        `engine_ns`: start and end of its batch, 0 where there was none. `place`: size of that batch, and where in it.
+        `engine_ns`: start and end of its batch, 0 where there was none. `place`: size of that batch, and where in it. `bundle`: SHA-256 of the
+        one that the part was preprocessed for; the one that judges now where that is empty.
         """
         started, ended = engine_ns if engine_ns[0] else (now_ns, now_ns)
         latency = (part.ready_ns - part.triggered_ns, started - part.ready_ns, ended - started)
-        row = self._row(part, judgement, latency, now_ns, part.crc, place or (None, None))
+        row = self._row(part, judgement, latency, now_ns, part.crc, place or (None, None))._replace(
+            bundle=bundle or self.bundle
+        )
         if judgement.verdict is Verdict.PASS:
             self._tokens[row.seq] = PassToken(
-                row.seq, part.camera, part.trigger, part.crc, self._bundle, part.deadline_ns
+                row.seq, part.camera, part.trigger, part.crc, row.bundle, part.deadline_ns, part.tag
             )
         self._queue(row, judgement.bin, now_ns)
         return row.seq
@@ -91,27 +97,47 @@ class Ledger:
         try:
             rows = self._store.commit()
             self._release(rows)
-            if self._late:
-                self._store.revoke(self._late, Reason.LATE)
+            for reason, unpassed in self._unpassed.items():
+                if unpassed:
+                    self._store.revoke(unpassed, reason)
+                    unpassed.clear()
         except StoreError as error:
             self._tokens.clear()
             self._store.withhold(Reason.LOG)
             self._due_ns = now_ns + RETRY_NS
             self.failure, self.lost = str(error), isinstance(error, DatabaseLostError)
             return False
-        self._late = []
         self.failure = ""
         return True
+
+    def follow_output(self, now_ns: int) -> bool:
+        """Learn what became of PASSes that were given: a part whose PASS did not arrive becomes REJECT(OUTPUT).
+
+        Returns whether nothing is open any more."""
+        for seq, passed in self._output.settled():
+            row = self._given.pop(seq, None)
+            if row is not None and not passed:
+                self._withdraw(row, Reason.OUTPUT)
+        if self._unpassed[Reason.OUTPUT] and self._due_ns is None:
+            self._due_ns = now_ns
+        return not self._given and not self._unpassed[Reason.OUTPUT]
+
+    def _withdraw(self, row: VerdictRow, reason: Reason) -> None:
+        self._unpassed[reason].append(row)
+        self._new_rejects.append(row._replace(reason=reason.value))
 
     def _release(self, rows: list[VerdictRow]) -> None:
         """Rows that have just become durable: their parts pass, unless the disk took until after the deadline."""
         now_ns = time.monotonic_ns()
         tokens = [(row, self._tokens[row.seq]) for row in rows if row.seq in self._tokens]
         self._tokens.clear()
+        for row, token in tokens:
+            if now_ns < token.deadline_ns:
+                self._given[row.seq] = row
+            else:
+                self._withdraw(row, Reason.LATE)
         self._output.release([token for _, token in tokens if now_ns < token.deadline_ns], now_ns)
-        late = [row for row, token in tokens if now_ns >= token.deadline_ns]
-        self._late += late
-        self._new_rejects.extend(row._replace(reason=Reason.LATE.value) for row in late)
+        self.follow_output(now_ns)
         self.rows += len(rows)
         self.statistics.add([now_ns - row.mono_ns for row in rows], now_ns)
 
@@ -185,7 +211,7 @@ class Ledger:
             defect_probability=judgement.defect_probability,
             logits=judgement.logits,
             crc=crc,
-            bundle=self._bundle,
+            bundle=self.bundle,
             read_us=latency_ns[0] // 1000,
             wait_us=latency_ns[1] // 1000,
             engine_us=latency_ns[2] // 1000,

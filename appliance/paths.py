@@ -64,6 +64,11 @@ class StationPaths:
         return self.run / "control"
 
     @property
+    def relay(self) -> Path:
+        """Unix socket of the simulated relay."""
+        return self.run / "relay"
+
+    @property
     def workers(self) -> Path:
         """Unix socket to which the camera and engine processes connect."""
         return self.run / "workers"

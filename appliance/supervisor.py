@@ -27,7 +27,7 @@ from appliance.line import Line
 from appliance.messages import Counts, Reason, State
 from appliance.monitor.drift import DriftMonitor
 from appliance.notify import notify
-from appliance.outputs import TallyOutput
+from appliance.outputs import open_output
 from appliance.paths import StationPaths
 from appliance.sizing import fitting_batch, window
 from appliance.store import Store
@@ -63,7 +63,7 @@ class Supervisor:
         self._ended_by = ""
         baseline = model.bundle.variant(model.variant).baseline.counts
         self._upkeep = Upkeep(station, store, self._health)
-        self._output = TallyOutput()
+        self._output = open_output(station.output, list(station.camera), StationPaths.of(station.station.data))
         self._ledger = Ledger(store, station.station.lot, model.bundle.sha256, self._output)
         drift = DriftMonitor(baseline, station.drift.window, station.drift.false_alarm)
         self._line = Line(model.rule, self._ledger, drift, self._release, self._health.drifted)
@@ -151,6 +151,7 @@ class Supervisor:
         """End all processes and give everything back."""
         notify("STOPPING=1")
         self._engine.stop()
+        self._output.close()
         for camera in self._cameras:
             camera.flush()
             camera.stop()
@@ -192,12 +193,13 @@ class Supervisor:
         """One message of a worker. A worker that breaks the protocol is killed: it could write anywhere."""
         try:
             if isinstance(owner, CameraLink):
+                before = owner.count
                 note = owner.message(data)
                 if isinstance(note, FrameNote):
                     self._frame(owner, note, now_ns)
-                elif note is not None:
                 elif isinstance(note, CountNote):
                     self._counts(owner, before, note, now_ns)
+                elif note is not None:
                     self._line.missed(owner.name, note, now_ns)
             elif isinstance(owner, EngineLink):
                 scored = owner.message(data)
@@ -211,7 +213,6 @@ class Supervisor:
             else:
                 self._lose_engine(str(error), now_ns)
 
-    def _frame(self, camera: CameraLink, note: FrameNote, now_ns: int) -> None:
     def _counts(self, camera: CameraLink, before: CountNote | None, now: CountNote, now_ns: int) -> None:
         """The line counts its parts: those that it counted before this start, and that have no row, get it now."""
         if before is None or before.offset != now.offset:
@@ -223,6 +224,7 @@ class Supervisor:
         for trigger in camera.take_unfinished():
             self._line.missed(camera.name, MissNote(trigger, now_ns, Reason.STOPPED, "", text), now_ns)
 
+    def _frame(self, camera: CameraLink, note: FrameNote, now_ns: int) -> None:
         part = Part(
             camera=camera.name,
             trigger=note.trigger,
@@ -234,6 +236,7 @@ class Supervisor:
             deadline_ns=note.triggered_ns + self._deadline_ns,
             serial=note.serial,
             lot=note.lot,
+            tag=note.tag,
         )
         self._batcher.add(part)
 
@@ -285,8 +288,22 @@ class Supervisor:
                 self._health.alert("CAMERA", trouble)
             if camera.looping:
                 self._health.fail(f"camera {camera.name}: {camera.trouble}; restarted too often")
+        self._follow_output(now_ns)
         self._upkeep.tick(now_ns)
         notify("WATCHDOG=1")
+
+    def _follow_output(self, now_ns: int) -> None:
+        """The line hears that this loop is alive; what the output says of itself."""
+        fault, hold = self._output.beat(not self._health.condition.fault, now_ns)
+        self._ledger.follow_output(now_ns)
+        if fault:
+            self._health.fail(fault)
+        elif not hold:
+            self._health.clear("output")
+        elif hold != (before := self._health.condition.holds.get("output", "")):
+            if not before and self._health.condition.phase is State.RUN:
+                self._health.alert("OUTPUT", hold)
+            self._health.hold("output", hold)
 
     def _lose_engine(self, why: str, now_ns: int) -> None:
         """Kill the engine, reject what was with it, start another."""
@@ -325,8 +342,13 @@ class Supervisor:
         now_ns = time.monotonic_ns()
         self._line.reject(parts, Reason.STOPPED, f"the station stopped: {self._ended_by}", now_ns)
         until_ns = now_ns + SETTLE_NS
-        while not self._ledger.commit(time.monotonic_ns()) and time.monotonic_ns() < until_ns:
-            time.sleep(0.05)
+        while time.monotonic_ns() < until_ns:
+            if self._ledger.commit(time.monotonic_ns()) and self._ledger.follow_output(time.monotonic_ns()):
+                break
+            time.sleep(0.02)
+        self._output.close()
+        self._ledger.follow_output(time.monotonic_ns())
+        self._ledger.commit(time.monotonic_ns())
         if self._ledger.queued:
             self._health.fail(f"{self._ledger.queued} rows could not be written: {self._ledger.failure}")
         self._health.audit("stop", self._ended_by or "sources")

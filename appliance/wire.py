@@ -30,8 +30,9 @@ SCORES = b"S"
 KEEP = b"K"
 EVIDENCE = b"V"
 COUNT = b"N"
+SWITCH = b"W"
 
-_FRAME = struct.Struct("<cQIIqqHH")
+_FRAME = struct.Struct("<cQIIqqQHH")
 _KEEP = struct.Struct("<IQB")
 _BATCH = struct.Struct("<cQ")
 _SCORES = struct.Struct("<cQqqI")
@@ -45,7 +46,7 @@ class FrameNote(NamedTuple):
     """A camera has put a frame into a slot.
 
     Times: nanoseconds, monotonic. crc: CRC-32 of the tensor. serial, lot: of the part; empty where the source does not
-    know them.
+    know them. tag: what the line calls the part.
     """
 
     trigger: int
@@ -56,25 +57,27 @@ class FrameNote(NamedTuple):
     name: str
     serial: str = ""
     lot: str = ""
+    tag: int = 0
 
     def pack(self) -> bytes:
         """Message of kind FRAME."""
         serial, lot = self.serial.encode("utf-8", "replace"), self.lot.encode("utf-8", "replace")
-        numbers = (self.trigger, self.slot, self.crc, self.triggered_ns, self.ready_ns, len(serial), len(lot))
-        return _FRAME.pack(FRAME, *numbers) + serial + lot + self.name.encode("utf-8", "surrogateescape")
+        times = (self.triggered_ns, self.ready_ns)
+        head = (self.trigger, self.slot, self.crc, *times, self.tag, len(serial), len(lot))
+        return _FRAME.pack(FRAME, *head) + serial + lot + self.name.encode("utf-8", "surrogateescape")
 
     @classmethod
     def unpack(cls, data: bytes) -> FrameNote:
         """Inverse of pack. Raises WireError."""
         if len(data) < _FRAME.size:
             raise WireError(f"frame message of {len(data)} bytes")
-        _, *numbers, serial_end, lot_length = _FRAME.unpack_from(data)
+        _, *numbers, tag, serial_end, lot_length = _FRAME.unpack_from(data)
         text = data[_FRAME.size :]
         lot_end = serial_end + lot_length
         if len(text) < lot_end:
             raise WireError(f"frame message of {len(data)} bytes, too short for its serial and lot")
         pieces = (text[lot_end:], text[:serial_end], text[serial_end:lot_end])
-        return cls(*numbers, *(piece.decode("utf-8", "replace") for piece in pieces))
+        return cls(*numbers, *(piece.decode("utf-8", "replace") for piece in pieces), tag)
 
 
 @dataclass(frozen=True)

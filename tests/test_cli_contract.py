@@ -18,7 +18,7 @@ EXPECTED = {
         *("labels consensus", "labels issues", "labels queries", "labels apply", "labels convert"),
     },
     "deploy": {"push", "status", "rollback"},
-    "appliance": {"run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review judge"},
+    "appliance": {"relay", "run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review judge"},
 }
 
 

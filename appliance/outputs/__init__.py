@@ -1,37 +1,35 @@
-"""Where a PASS goes."""
+"""Where a PASS goes, behind one protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from appliance.judge import PassToken
+from appliance.outputs.protocol import Output
+from appliance.outputs.settings import ModbusOutput, MqttOutput, NoOutput, OutputSection
+from appliance.outputs.tally import TallyOutput
+from appliance.paths import StationPaths
 
-
-class Output(Protocol):
-    """Something that lets parts pass. Not being called is a reject: there is no call that says so."""
-
-    def release(self, tokens: Sequence[PassToken], now_ns: int) -> None:
-        """Let these parts pass. Their rows are durable; a token that expired or was used before must be refused."""
+__all__ = ["Output", "TallyOutput", "open_output"]
 
 
-class TallyOutput:
-    """Counts what would have passed: the output of a station without a line.
+def open_output(section: OutputSection, cameras: Sequence[str], paths: StationPaths) -> Output:
+    """The output that [output] describes; it connects when it is given its first heartbeat.
 
-    Attributes:
-        passed: tokens accepted. refused: tokens that came late or twice.
+    `cameras`: their names in the order of station.toml. Raises InputError.
     """
+    if isinstance(section, NoOutput):
+        return TallyOutput()
+    from appliance.outputs.line import LineOutput
 
-    def __init__(self) -> None:
-        self.passed = 0
-        self.refused = 0
-        self._last_seq = 0
+    timeout_ns = int(section.timeout_ms * 1e6)
+    if isinstance(section, ModbusOutput):
+        from appliance.outputs.modbus import ModbusDevice
 
-    def release(self, tokens: Sequence[PassToken], now_ns: int) -> None:
-        """See Output.release. Rows become durable in order, so a number that does not grow was used before."""
-        for token in tokens:
-            if token.seq > self._last_seq and now_ns < token.deadline_ns:
-                self._last_seq = token.seq
-                self.passed += 1
-            else:
-                self.refused += 1
+        return LineOutput(ModbusDevice(section, cameras), timeout_ns, "output modbus")
+    if isinstance(section, MqttOutput):
+        from appliance.outputs.mqtt import MqttDevice
+
+        return LineOutput(MqttDevice(section), timeout_ns, "output mqtt")
+    from appliance.outputs.relay_client import RelayDevice
+
+    return LineOutput(RelayDevice(paths.relay, section.timeout_ms / 2000), timeout_ns, "output relay")

@@ -97,7 +97,7 @@ def test_only_a_finite_ok_in_time_passes(rows: list[tuple[float, ...]], now: int
             assert np.isfinite(row).all()
             assert RULE.decide([row]) == [Decision.OK]
         if not np.isfinite(row).all():
-            assert result.reason in (Reason.ENGINE, Reason.BAD_IMAGE)
+            assert result.reason in (Reason.ENGINE, Reason.CHECKSUM)
             assert result.defect_probability is None
 
 

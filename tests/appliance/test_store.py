@@ -30,12 +30,13 @@ PASS = Judgement(Verdict.PASS, Reason.NONE, "", Decision.OK, "ok", 0.1, 2, b"\0"
 DEFECT = Judgement(Verdict.REJECT, Reason.DEFECT, "", Decision.DEFECT, "dent", 0.95, 19, b"\0" * 8)
 
 
-class WatchfulOutput:
+class WatchfulOutput(TallyOutput):
     """An output that looks the row up with a connection of its own before it lets a part pass."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self.passed: list[int] = []
+        self.let_pass: list[int] = []
 
     def release(self, tokens: Sequence[PassToken], now_ns: int) -> None:
         """See Output.release."""
@@ -44,7 +45,8 @@ class WatchfulOutput:
                 found = connection.execute("SELECT verdict, trigger FROM verdict WHERE seq = ?", (token.seq,))
                 assert found.fetchone() == ("PASS", token.trigger)
                 assert now_ns < token.deadline_ns
-                self.passed.append(token.seq)
+                self.let_pass.append(token.seq)
+        super().release(tokens, now_ns)
 
 
 @pytest.fixture
@@ -79,9 +81,9 @@ def test_a_pass_leaves_only_after_its_row_is_durable(store: Store, path: Path) -
     output = WatchfulOutput(path)
     ledger = Ledger(store, "L1", "b" * 64, output)
     fill(ledger, PASS, DEFECT, PASS)
-    assert output.passed == []
+    assert output.let_pass == []
     assert ledger.commit(time.monotonic_ns())
-    assert output.passed == [1, 3]
+    assert output.let_pass == [1, 3]
     assert ledger.counts().model_dump() == {"triggers": 3, "ok": 2, "defect": 1, "unsure": 0, "not_inspected": 0}
     with history.open_readonly(path) as reader:
         assert history.counts(history.tally(reader)) == ledger.counts()
@@ -98,7 +100,7 @@ def test_a_pass_that_became_late_on_disk_is_revoked(store: Store, path: Path) ->
     fill(ledger, PASS, DEFECT, life_s=0.001)
     time.sleep(0.002)
     assert ledger.commit(time.monotonic_ns())
-    assert output.passed == []
+    assert output.let_pass == []
     with closing(sqlite3.connect(path)) as reader:
         assert reader.execute("SELECT verdict, reason FROM verdict").fetchall() == [
             ("REJECT", "LATE"),
@@ -126,7 +128,7 @@ def test_while_the_database_is_locked_nothing_passes(store: Store, path: Path) -
     assert ledger.due_ns() is not None
     assert ledger.commit(time.monotonic_ns())
     assert ledger.failure == ""
-    assert output.passed == []
+    assert output.let_pass == []
     assert ledger.rejects_by_reason() == {"LOG": 1, "DEFECT": 1}
     assert len(store.open_alerts()) == 0
 
