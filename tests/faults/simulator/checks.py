@@ -81,6 +81,9 @@ def check(line: Line) -> Findings:
 
 def _rows(line: Line, found: Findings) -> Rows:
     rows: Rows = {}
+    if not line.paths.database.exists():
+        found.broken.append(f"no database was made; {line.last_words()}")
+        return rows
     with closing(sqlite3.connect(line.paths.database)) as connection:
         whole = connection.execute("PRAGMA integrity_check").fetchone()[0]
         if whole != "ok":

@@ -121,14 +121,11 @@ class Line:
 
     def kill_worker(self, kind: str) -> bool:
         """kill -9; whether there was one."""
-        pid = self.worker(kind)
-        if pid is None:
-            return False
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        return True
+        return self._signal(kind, signal.SIGKILL)
+
+    def stop_worker(self, kind: str) -> bool:
+        """It stands still and never answers again; whether there was one."""
+        return self._signal(kind, signal.SIGSTOP)
 
     def pause(self, seconds: float) -> None:
         """Stop all processes of the appliance, as a suspended machine does, and let them go on."""
@@ -154,6 +151,16 @@ class Line:
     def last_words(self) -> str:
         """The end of what the daemon has said."""
         return (self.directory / "stderr").read_text(errors="replace")[-600:]
+
+    def _signal(self, kind: str, number: int) -> bool:
+        pid = self.worker(kind)
+        if pid is None:
+            return False
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _end(self, number: int) -> int:
         assert self.process is not None

@@ -1,0 +1,64 @@
+"""One short run through the faults that tell an honest appliance from a mutant."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from tests.faults.simulator.checks import Findings, check
+from tests.faults.simulator.line import Line
+from tests.faults.simulator.settings import Settings
+from tests.faults.simulator.world import DiskOrder, EngineOrder, Kind, Word
+
+RATES = {
+    Kind.BLACK: 40,
+    Kind.FROZEN: 30,
+    Kind.OLD: 30,
+    Kind.LATE: 12,
+    Kind.FLIPPED: 20,
+    Kind.OVERWRITTEN: 30,
+    Kind.UNSEEN: 20,
+}
+
+
+def trial(mutant: str, seed: int) -> str:
+    """What the checks find where a mutant is planted; empty where they find nothing."""
+    with tempfile.TemporaryDirectory(prefix="lineguard-mutant-") as name:
+        rates = {int(kind): rate for kind, rate in RATES.items()}
+        with Line(Path(name), Settings(name, seed, fps=250.0, rates=rates, mutant=mutant)) as line:
+            trouble = ""
+            try:
+                _course(line)
+            except AssertionError as error:
+                trouble = str(error)
+                if line.process is not None:
+                    line.kill()
+            return _said(check(line)) or trouble
+
+
+def _course(line: Line) -> None:
+    line.start()
+    line.run_parts(100)
+    line.world.set(Word.DISK, DiskOrder.ERROR)
+    time.sleep(0.25)
+    line.world.set(Word.DISK, DiskOrder.NONE)
+    line.run_parts(50)
+    line.world.set(Word.ENGINE, EngineOrder.HANG)  # so that parts are under way when the supervisor dies
+    line.run_parts(60)
+    line.kill()
+    line.unseen(3)
+    line.start()
+    line.run_parts(60)
+    line.world.set(Word.ENGINE, EngineOrder.NAN)
+    line.run_parts(60)
+    line.world.set(Word.ENGINE, EngineOrder.KILL)
+    line.run_parts(150)
+    line.stop()
+
+
+def _said(found: Findings) -> str:
+    """The findings in a few words."""
+    names = ("wrong_pass", "lost_rows", "no_row", "two_rows", "strange_rows", "too_early")
+    counts = [f"{name} {getattr(found, name)}" for name in names if getattr(found, name)]
+    return "; ".join([*counts, *found.broken])
