@@ -17,7 +17,9 @@ from appliance.counting import SEEN, CountNote, PartCount
 from appliance.evidence import CLASSES
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, Source, open_source
+from appliance.sources.checks import is_dead
 from appliance.wire import (
+    ALIVE,
     COUNT,
     CREDIT,
     END,
@@ -51,8 +53,8 @@ FINISH_NS = 2_000_000_000
 WRITE_OUT_S = 0.5
 """How long the last evidence may take to be written."""
 
-GRAIN = 32
-"""Every GRAIN-th pixel is looked at first when a frame is checked for being black."""
+ALIVE_MS = 500
+"""A live camera's process says so often that it is not stuck in its driver."""
 
 
 def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
@@ -99,6 +101,7 @@ class CameraLoop:
         self._bundle = bundle
         self._told: list[Any] = [0, 0, ""]
         self._tell_ns = 0
+        self._alive_ns = 0
 
     def run(self) -> None:
         """Say hello, wait for the first credit (the supervisor's go), shoot until the end, say so."""
@@ -146,9 +149,10 @@ class CameraLoop:
 
     def _listen(self, timeout_ms: int | None) -> None:
         """Take what the supervisor sent; wait for it at most so long."""
+        self._say_alive()
         if timeout_ms != 0:
             self._deliver()
-            if not self._channel.poll(timeout_ms):
+            if not self._wait(timeout_ms):
                 return
         while int(self._channel.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             message = self._channel.recv()
@@ -163,6 +167,25 @@ class CameraLoop:
                 self._switch(unpack_json(message))
             elif message[:1] == STOP:
                 self._stopped = True
+
+    def _wait(self, timeout_ms: int | None) -> bool:
+        """Whether the supervisor has sent something; a live camera goes on telling that it lives meanwhile."""
+        if not self._source.live:
+            return bool(self._channel.poll(timeout_ms))
+        until = None if timeout_ms is None else time.monotonic_ns() + timeout_ms * 1_000_000
+        while True:
+            left = ALIVE_MS if until is None else -(-(until - time.monotonic_ns()) // 1_000_000)
+            if self._channel.poll(max(0, min(left, ALIVE_MS))):
+                return True
+            if left <= ALIVE_MS and until is not None:
+                return False
+            self._say_alive()
+
+    def _say_alive(self) -> None:
+        now = time.monotonic_ns()
+        if self._source.live and now >= self._alive_ns:
+            self._alive_ns = now + ALIVE_MS * 1_000_000
+            self._channel.send(pack_json(ALIVE, getattr(self._source, "trouble", "")))
 
     def _counted(self, shot: Shot, triggered: int) -> Shot:
         """The shot, after a note for every part that the line counted and nobody looked at; one that refuses to be read
@@ -237,7 +260,7 @@ class CameraLoop:
             raise ShotError(Reason.BAD_IMAGE, f"all pixels are {frame.reshape(-1)[0]}: lens cap, light or sensor")
         crc = checksum(tensor)
         if self._source.live and crc in self._seen:
-            raise ShotError(Reason.STALE, "a picture shown before: the camera is frozen, or its driver mixes frames up")
+            raise ShotError(Reason.FROZEN, "a picture shown before: a frozen camera, or a driver that mixes frames up")
         self._seen.append(crc)
         return frame, crc
 
@@ -263,10 +286,3 @@ class CameraLoop:
 
 def _refuse(why: str) -> Frame:
     raise ShotError(Reason.NO_FRAME, why)
-
-
-def is_dead(frame: Frame) -> bool:
-    """Whether a frame is wholly black or wholly saturated."""
-    sample = frame[::GRAIN, ::GRAIN]
-    level = int(sample.reshape(-1)[0])
-    return level in (0, 255) and bool((sample == level).all()) and bool((frame == level).all())

@@ -108,6 +108,9 @@ class TimingSection(Section):
     deadline_ms: float = Field(
         default=1000.0, gt=0, le=600_000, description="trigger to verdict; later is REJECT(LATE)"
     )
+    camera_timeout_s: float = Field(
+        default=5.0, ge=1, le=600, description="a live camera's process that is silent for so long is started anew"
+    )
 
 
 class EvidenceSection(Section):

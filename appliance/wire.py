@@ -30,6 +30,7 @@ SCORES = b"S"
 KEEP = b"K"
 EVIDENCE = b"V"
 COUNT = b"N"
+ALIVE = b"A"
 SWITCH = b"W"
 
 _FRAME = struct.Struct("<cQIIqqQHH")

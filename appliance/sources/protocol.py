@@ -42,7 +42,7 @@ class Source(Protocol):
         fps: triggers per second on the monotonic clock; 0: the next one as soon as there is room for its frame, so
             that nothing can overflow.
         live: whether the pictures are of this moment. A live sensor never gives the same bytes twice, so a repeated
-            frame is a frozen camera and rejected as STALE; a replay may hold, and loop over, equal files.
+            frame is a frozen camera and rejected as FROZEN; a replay may hold, and loop over, equal files.
     """
 
     fps: float

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import zmq
 
-from appliance.camera import CameraLoop, is_dead, run_camera
+from appliance.camera import CameraLoop, run_camera
 from appliance.counting import PartCount
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, open_source
+from appliance.sources.checks import contrast, is_dead
 from appliance.sources.replay import folder_source, raw_source
-from appliance.wire import END, FRAME, HELLO, MISSED, STOP, FrameNote, MissNote, pack_credit
+from appliance.wire import ALIVE, END, FRAME, HELLO, MISSED, STOP, FrameNote, MissNote, pack_credit, pack_json
 from appliance.words import Reason
 from calibration.errors import InputError
 from calibration.preprocess import Frame
@@ -103,13 +104,13 @@ def test_frames_land_in_the_ring_with_their_checksums(bench: Bench) -> None:
 
 
 def test_a_live_camera_that_repeats_itself_is_stale(bench: Bench) -> None:
-    """A byte-identical repeat of a live camera is STALE, also of an earlier picture; a changed one is good again."""
+    """A byte-identical repeat of a live camera is FROZEN, also of an earlier picture; a changed one is good again."""
     one, two = part(1, False), part(2, False)
     bench.run(LiveSource([one, one, one, two, one]))
     bench.here.send(pack_credit(range(8)))
     found = notes(bench.until_end())
     reasons = [note.reason.value if isinstance(note, MissNote) else "" for note in found]
-    assert reasons == ["", "STALE", "STALE", "", "STALE"]
+    assert reasons == ["", "FROZEN", "FROZEN", "", "FROZEN"]
 
 
 def test_bad_frames_are_reported_and_cost_no_slot(bench: Bench) -> None:
@@ -172,6 +173,8 @@ def test_the_process_entry_replays_a_folder(bench: Bench, tmp_path: Path) -> Non
         "preprocess": tiny_spec().to_json(),
         "ring": bench.ring.descriptor,
         "slots": 8,
+        "first": 0,
+        "bundle": "",
         "source": source,
         "start": 3,
     }
@@ -193,6 +196,26 @@ def test_dead_frames() -> None:
         assert not is_dead(frame)
         assert is_dead(np.full((50, 70, 3), level, np.uint8))
     assert not is_dead(np.full((50, 70), 127, np.uint8))
+
+
+def test_contrast() -> None:
+    """None in one level, whatever level; noise of a few levels is little; a part is much."""
+    assert contrast(np.full((64, 96), 120, np.uint8)) == 0.0
+    noise = np.random.default_rng(0).normal(30, 1.0, (64, 96, 3)).round().astype(np.uint8)
+    assert 0.5 < contrast(noise) < 1.6
+    assert contrast(part(1, False)) > 4.0
+
+
+def test_a_live_camera_says_that_it_lives(bench: Bench) -> None:
+    """While it waits, for credit or for its time, a live camera goes on telling so; a replay says nothing."""
+    thread = bench.run(LiveSource([part(0, False)]))
+    assert bench.here.poll(3000)
+    assert bench.here.recv()[:1] == HELLO
+    for _ in range(3):
+        assert bench.here.poll(2000)
+        assert bench.here.recv() == pack_json(ALIVE, "")
+    bench.here.send(STOP)
+    thread.join(5)
 
 
 def names(source: object) -> list[str]:
