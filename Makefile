@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint types imports attacks powercut-db results-elpv bench screenshot clean help
+.PHONY: demo test check lint types imports attacks powercut-db powercut-deploy results-elpv bench screenshot clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ imports: $(STAMP)
 
 attacks: $(STAMP) ## every byte of a signed bundle flipped, every prefix, every archive trick (about 20 seconds)
 	$(BIN)/python -m tests.attacks.campaign
+
+powercut-deploy: $(STAMP) ## a device through thousands of power cuts of push, trial, rollback and enrolment (about 3 minutes)
+	$(BIN)/python -m tests.powercut.campaign
 
 powercut-db: $(STAMP) ## 10,000 simulated power cuts of the database (about 2 minutes)
 	$(BIN)/python -m tests.faults.powercut_db

@@ -27,8 +27,11 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """A directory of mode 0700 and its parents, durable. One that exists is made private."""
-    missing = [p for p in (path, *path.parents) if not p.exists()]
+    """A directory of mode 0700 and its parents, durable. One that exists is made private.
+
+    Whoever made one that exists may have been killed before it was durable, so its name is synced again.
+    """
+    missing = {path, *(p for p in path.parents if not p.exists())}
     path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     path.chmod(DIRECTORY_MODE)
     for made in missing:
@@ -47,6 +50,16 @@ def write_durably(path: Path, data: bytes) -> None:
 def put_in_place(part: Path, path: Path) -> None:
     """Give a synced file the name it is for, durably; what had that name is gone."""
     os.replace(part, path)
+    sync_directory(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Make durable a file that was found: whoever put it in place may have been killed before it was."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
     sync_directory(path.parent)
 
 

@@ -141,6 +141,8 @@ class Device:
                 if before[target].state is not SlotState.EMPTY:
                     record = self._steps.write(record, before.cleared(bundle.sha256))
                 files.put_in_place(part, slot_path(self.root, target))
+            else:
+                files.settle(slot_path(self.root, target))
             if accepted is not None:  # before the state: what is staged can never be replayed against
                 files.write_durably(self.root / TRUST, encoded(accepted))
                 record = record.model_copy(update={"enrolled": True})  # a power cut may have ended the enrolment early
