@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ROUNDS = 3
-BATCH_GAIN = 0.03
+BATCH_GAIN = 0.01
 """A larger batch has to save this share of the time per part: it makes parts wait."""
+
+BATCH_NS = 300_000
+"""What a batch of any size costs beside its inference: messages, judging, waking threads. It is no time of the engine,
+but takes the same cores."""
 
 LANE_GAIN = 0.1
 """One more step of lanes has to save this share: each takes memory, and a core from others."""
@@ -99,5 +103,6 @@ class Trials:
 
 def _least_that_pays(trials: Sequence[Trial], least: dict[Trial, float], gain: float) -> Trial:
     """The smallest batch that takes hardly longer per part than the best."""
-    best = min(least[trial] for trial in trials)
-    return min((t for t in trials if least[t] * (1 - gain) <= best), key=lambda trial: trial.size)
+    cost = {trial: least[trial] + BATCH_NS / trial.size for trial in trials}
+    best = min(cost.values())
+    return min((t for t in trials if cost[t] * (1 - gain) <= best), key=lambda trial: trial.size)

@@ -1,8 +1,9 @@
-"""The daemon's images per CPU-second against a bare loop of the same model: what the safety around it costs.
+"""The daemon's speed against a bare loop of the same engine: what the safety around it costs.
 
-The bare loop is one process that reads, preprocesses, batches and infers, and does nothing else: no verdicts, no
-database, no second process. Both run without thread spinning, in turns, several times; CPU seconds are those of all
-their processes, start-up excluded.
+One interleaved run: in every round each engine is measured four times, one after the other, so that whatever else the
+machine does hits all alike: a bare loop, as many bare loops side by side as there are cores (at most two), the daemon
+as fast as it judges, and the daemon at half that rate. No thread spins. CPU seconds are those of all processes,
+start-up excluded. Ratios are taken round by round; median and quartiles are reported.
 
     python benchmarks/throughput.py --bundle parts.lgb --frames raw --json
 
@@ -12,262 +13,199 @@ preprocessing for that size. `--frames DIR` replays a folder of images with the 
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sqlite3
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from appliance.client import fetch_status
-from appliance.config import Station, load_station
-from appliance.engines.protocol import load_engine
-from appliance.history import open_readonly, rejects_by_reason, tally
-from appliance.paths import StationPaths
-from appliance.sources import open_source
+from appliance.engines.protocol import missing
+from benchmarks.lines import (
+    RAW_FRAMES,
+    Measure,
+    Spread,
+    make_station,
+    measure_bare,
+    measure_daemon,
+    raw_bundle,
+    raw_frames,
+)
 from calibration.cli_support import emit, progress
 from calibration.errors import InputError
-from calibration.preprocess import PreprocessSpec
-from deploy.bundle import open_bundle, write_bundle
+from deploy.bundle import open_bundle
 
-WARM_UP_S = 1.5
-RAW_FRAMES = 32
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One stretch of work: images, CPU seconds of all processes, seconds on the clock, memory of all processes."""
-
-    images: int
-    cpu_s: float
-    wall_s: float
-    memory_mib: float
-
-    @property
-    def per_cpu_second(self) -> float:
-        """Images per CPU-second."""
-        return self.images / self.cpu_s
+ENGINES = ("onnxruntime", "openvino")
+TARGETS = {
+    "cpu_ratio": (0.95, "least"),
+    "wall_ratio": (0.95, "least"),
+    "p99_batches": (3.0, "most"),
+    "memory_mib": (350.0, "most"),
+    "openvino_ratio": (1.2, "least"),
+}
+"""What every engine's daemon has to reach, in the median; openvino_ratio: to ONNX Runtime's daemon, per CPU-second."""
 
 
-def raw_bundle(source: Path, target: Path, height: int, width: int) -> None:
-    """The bundle's model behind a preprocessing for frames of one raw size, with goldens of its own."""
-    bundle = open_bundle(source)
-    manifest = bundle.manifest
-    spec = replace(manifest.preprocess, frame_heights=(height, height), frame_widths=(width, width))
-    members = {name: data for name, data in bundle.members.items() if not name.startswith(("golden/", "manifest"))}
-    engine = load_engine({"kind": "onnxruntime", "threads": 1}, bundle.model("cpu"))
-    import cv2
+@dataclass
+class Runs:
+    """One engine's measurements, one of each kind a round."""
 
-    expected = []
-    for index, frame in enumerate(raw_frames(4, height, width, spec.channels)):
-        name = f"golden/{index:03d}.png"
-        members[name] = cv2.imencode(".png", frame)[1].tobytes()
-        logits = engine.infer(spec.apply(frame)[None])[0].tolist()
-        expected.append({"frame": name, "label": manifest.ok_class, "logits": {"cpu": logits}})
-    members["golden/expected.json"] = json.dumps(expected).encode()
-    members.pop("model.trt.onnx", None)
-    variant = manifest.variants["cpu"]
-    variant = variant.model_copy(update={"rule": replace(variant.rule, preprocess_sha256=spec.sha256)})
-    write_bundle(target, manifest.model_copy(update={"preprocess": spec, "variants": {"cpu": variant}}), members)
+    bare: list[Measure] = field(default_factory=list)
+    side_by_side: list[Measure] = field(default_factory=list)
+    daemon: list[Measure] = field(default_factory=list)
+    half: list[Measure] = field(default_factory=list)
 
-
-def raw_frames(n: int, height: int, width: int, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """`n` different frames with sensor noise."""
-    rng = np.random.default_rng(0)
-    shape = (n, height, width) if channels == 1 else (n, height, width, channels)
-    return rng.integers(96, 160, shape, dtype=np.uint8)
+    def figures(self) -> dict[str, Spread]:
+        """Spreads of what the targets speak of, and of the rates that they come from."""
+        rounds = list(zip(self.bare, self.side_by_side, self.daemon, self.half, strict=True))
+        return {
+            "cpu_ratio": Spread.of([d.per_cpu_second / b.per_cpu_second for b, _, d, _ in rounds]),
+            "wall_ratio": Spread.of([d.per_second / s.per_second for _, s, d, _ in rounds]),
+            "p99_batches": Spread.of([h.p99_ms / (1000 * d.batch / b.per_second) for b, _, d, h in rounds]),
+            "memory_mib": Spread.of([max(d.memory_mib, h.memory_mib) for _, _, d, h in rounds]),
+            "bare_images_per_cpu_second": Spread.of([b.per_cpu_second for b, _, _, _ in rounds]),
+            "daemon_images_per_cpu_second": Spread.of([d.per_cpu_second for _, _, d, _ in rounds]),
+            "bare_images_per_second": Spread.of([s.per_second for _, s, _, _ in rounds]),
+            "daemon_images_per_second": Spread.of([d.per_second for _, _, d, _ in rounds]),
+            "p99_ms": Spread.of([h.p99_ms for _, _, _, h in rounds]),
+            "batch": Spread.of([d.batch for _, _, d, _ in rounds]),
+        }
 
 
-def make_station(directory: Path, bundle: Path, source: str, path: Path, batch: int) -> Station:
-    """A station that replays as fast as it judges, for ever. No part is late and no drift is computed twice."""
-    (directory / "station.toml").write_text(
-        f'[station]\nname = "bench"\ndata = "station"\nbundle = {json.dumps(str(bundle))}\n'
-        f'[camera.top]\nsource = "{source}"\npath = {json.dumps(str(path))}\nloop = true\n'
-        f"[batch]\nsize = {batch}\n[timing]\ndeadline_ms = 60000\n",
-        encoding="utf-8",
-    )
-    return load_station(directory / "station.toml")
+class Bench:
+    """One bundle, one set of frames, and a directory for the stations."""
 
+    def __init__(self, directory: Path, bundle: Path, frames: str, size: tuple[int, int], batch: int, seconds: float):
+        """`size`: height and width of raw frames. Raises InputError."""
+        self._directory, self._batch, self._seconds = directory, batch, seconds
+        self._processes = min(2, os.cpu_count() or 1)
+        self._bundle, self._source, self._path = bundle.resolve(), "folder", Path(frames).resolve()
+        if frames == "raw":
+            raw_bundle(bundle, directory / "raw.lgb", *size)
+            self._bundle, self._source, self._path = directory / "raw.lgb", "raw", directory / "frames.npy"
+            channels = open_bundle(self._bundle).manifest.preprocess.channels
+            np.save(self._path, raw_frames(RAW_FRAMES, *size, channels), allow_pickle=False)
 
-def measure_daemon(station: Station, config: Path, seconds: float) -> Measure:
-    """Run the daemon, and look at it between two moments of its steady work."""
-    command = [sys.executable, "-m", "appliance.cli", "run", "--config", str(config)]
-    daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=Path(__file__).resolve().parent.parent)
-    try:
-        deadline = time.monotonic() + 60
-        while fetch_status(station).rate == 0.0:
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                raise InputError("the daemon did not start judging; see its message above")
-            time.sleep(0.1)
-        time.sleep(WARM_UP_S)
-        tree = [psutil.Process(daemon.pid), *psutil.Process(daemon.pid).children(recursive=True)]
-        with open_readonly(StationPaths.of(station.station.data).database) as reader:
-            images_before, cpu_before, start = _at_commit(reader, tree)
-            time.sleep(seconds)
-            images_after, cpu_after, end = _at_commit(reader, tree)
-            counts = rejects_by_reason(tally(reader))
-        memory = sum(process.memory_full_info().pss for process in tree) / 2**20
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait(10)
-    if not {"DEFECT", "UNSURE"}.issuperset(counts):
-        raise InputError(f"some parts were not inspected: {counts}")
-    return Measure(images_after - images_before, cpu_after - cpu_before, end - start, memory)
+    def station(self, engine: str, fps: float = 0.0) -> Path:
+        """A station.toml for one measurement, with a database of its own."""
+        place = Path(tempfile.mkdtemp(prefix=f"{engine}-", dir=self._directory))
+        return make_station(place, self._bundle, self._source, self._path, engine, self._batch, fps)
 
-
-def _at_commit(reader: sqlite3.Connection, tree: list[psutil.Process]) -> tuple[int, float, float]:
-    """Images, CPU seconds and time at the next group commit: rows appear in groups, so any other moment would be off
-    by up to a group. Read from the database, since a request would cost the daemon what it is measured by."""
-    before = tally(reader).total()
-    while (images := tally(reader).total()) == before:
-        time.sleep(0.002)
-    return images, sum(_cpu(process.pid) for process in tree), time.monotonic()
-
-
-def _cpu(pid: int) -> float:
-    """CPU seconds of a process so far, from the scheduler's nanoseconds: /proc/PID/stat counts in hundredths."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-
-
-def measure_bare(settings: dict[str, Any]) -> Measure:
-    """Run the bare loop in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--bare"], input=json.dumps(settings).encode(), stdout=subprocess.PIPE, check=True
-    )
-    return Measure(**json.loads(done.stdout))
-
-
-def bare_loop(settings: dict[str, Any]) -> Measure:
-    """Read, preprocess, batch, infer. Nothing else."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    bundle = open_bundle(Path(settings["bundle"]))
-    spec: PreprocessSpec = bundle.manifest.preprocess
-    engine = load_engine({"kind": "onnxruntime", "threads": 1}, bundle.model("cpu"))
-    source = open_source(settings["source"], spec.channels)
-    batch = np.empty((settings["batch"], *spec.shape), np.uint8)
-    start = cpu = 0.0
-    images, warm = 0, time.monotonic() + WARM_UP_S
-    while not start or time.monotonic() < start + settings["seconds"]:
-        for position in range(len(batch)):
-            shot = source.shoot()
-            assert shot is not None
-            spec.apply(shot.read(), out=batch[position])
-        engine.infer(batch)
-        images += len(batch)
-        if not start and time.monotonic() >= warm:
-            images, start, cpu = 0, time.monotonic(), time.process_time()
-    spent = time.process_time() - cpu
-    memory = psutil.Process().memory_full_info().pss / 2**20
-    return Measure(images, spent, time.monotonic() - start, memory)
+    def round(self, engine: str, runs: Runs, backwards: bool) -> None:
+        """Measure one engine once; what is compared changes places from round to round."""
+        steps = [
+            lambda: runs.bare.append(measure_bare(self.station(engine), self._seconds)),
+            lambda: runs.daemon.append(measure_daemon(self.station(engine), self._seconds)),
+            lambda: runs.side_by_side.append(measure_bare(self.station(engine), self._seconds, self._processes)),
+        ]
+        for step in reversed(steps) if backwards else steps:
+            step()
+        half = self.station(engine, fps=min(10_000.0, round(runs.daemon[-1].per_second / 2, 1)))
+        runs.half.append(measure_daemon(half, self._seconds, latency=True))
 
 
 def compare(
-    bundle: Path, frames: str, batch: int, rounds: int, seconds: float, size: tuple[int, int]
+    bundle: Path, frames: str, engines: list[str], batch: int, rounds: int, seconds: float, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """Run both in turns. Returns the figures of every round, their medians and the ratio with its spread."""
+    """Measure all engines in turns. Returns every round's figures, their spreads, and which targets are missed."""
+    runs = {engine: Runs() for engine in engines}
     with tempfile.TemporaryDirectory(prefix="lineguard-bench-") as name, progress("rounds") as report:
-        directory = Path(name)
-        if frames == "raw":
-            raw_bundle(bundle, directory / "raw.lgb", *size)
-            bundle, path, source = directory / "raw.lgb", directory / "frames.npy", "raw"
-            channels = open_bundle(bundle).manifest.preprocess.channels
-            np.save(path, raw_frames(RAW_FRAMES, *size, channels), allow_pickle=False)
-        else:
-            path, source = Path(frames).resolve(), "folder"
-        station = make_station(directory, bundle.resolve(), source, path, batch)
-        settings = {
-            "bundle": str(station.station.bundle),
-            "source": station.camera["top"].model_dump(mode="json"),
-            "batch": batch,
-            "seconds": seconds,
-        }
-        daemon, bare = [], []
+        bench = Bench(Path(name), bundle, frames, size, batch, seconds)
         for index in range(rounds):
-            steps = [
-                lambda: bare.append(measure_bare(settings)),
-                lambda: daemon.append(measure_daemon(station, directory / "station.toml", seconds)),
-            ]
-            for step in steps if index % 2 == 0 else reversed(steps):
-                step()
+            for engine in engines if index % 2 == 0 else reversed(engines):
+                bench.round(engine, runs[engine], index % 2 == 1)
             report(index + 1, rounds)
-        model_sha256 = open_bundle(bundle).variant("cpu").rule.model_sha256
-    ratios = sorted(d.per_cpu_second / b.per_cpu_second for d, b in zip(daemon, bare, strict=True))
+    figures = {engine: each.figures() for engine, each in runs.items()}
+    for other in [engine for engine in engines if engine != ENGINES[0] and ENGINES[0] in engines]:
+        pairs = list(zip(runs[other].daemon, runs[ENGINES[0]].daemon, strict=True))
+        figures[other]["openvino_ratio"] = Spread.of([a.per_cpu_second / b.per_cpu_second for a, b in pairs])
+        bare = list(zip(runs[other].bare, runs[ENGINES[0]].bare, strict=True))
+        figures[other]["openvino_ratio_bare"] = Spread.of([a.per_cpu_second / b.per_cpu_second for a, b in bare])
     return {
         "bundle": bundle.name,
-        "model_sha256": model_sha256,
+        "model_sha256": open_bundle(bundle).variant("cpu").rule.model_sha256,
         "frames": f"raw {size[1]}x{size[0]}" if frames == "raw" else "folder",
-        "batch": batch,
         "rounds": rounds,
-        "seconds_per_round": seconds,
+        "seconds_per_measurement": seconds,
         "cores": os.cpu_count(),
-        "daemon_images_per_cpu_second": statistics.median(d.per_cpu_second for d in daemon),
-        "bare_images_per_cpu_second": statistics.median(b.per_cpu_second for b in bare),
-        "daemon_images_per_second": statistics.median(d.images / d.wall_s for d in daemon),
-        "bare_images_per_second": statistics.median(b.images / b.wall_s for b in bare),
-        "daemon_memory_mib": statistics.median(d.memory_mib for d in daemon),
-        "ratio": statistics.median(ratios),
-        "ratio_least": ratios[0],
-        "ratio_most": ratios[-1],
-        "rounds_daemon": [asdict(d) for d in daemon],
-        "rounds_bare": [asdict(b) for b in bare],
+        "engines": {engine: {key: asdict(value) for key, value in found.items()} for engine, found in figures.items()},
+        "missed": [f"{engine} {name}" for engine, found in figures.items() for name in missed(found)],
+        "measurements": {engine: asdict(each) for engine, each in runs.items()},
     }
+
+
+def missed(figures: dict[str, Spread]) -> list[str]:
+    """Names of the targets whose median is on the wrong side."""
+    wrong = []
+    for name, (limit, kind) in TARGETS.items():
+        if name in figures and (figures[name].median < limit if kind == "least" else figures[name].median > limit):
+            wrong.append(name)
+    return wrong
+
+
+def table(result: dict[str, Any]) -> Table:
+    """One line per figure, one column per engine."""
+    shown = Table(title=f"Daemon against bare loops, {result['frames']}", title_justify="left")
+    shown.add_column("median [quartiles]")
+    shown.add_column("target")
+    engines = result["engines"]
+    for engine in engines:
+        shown.add_column(engine)
+    for name in dict.fromkeys(name for found in engines.values() for name in found):
+        limit, kind = TARGETS.get(name, (0.0, ""))
+        cells = [str(Spread(**found[name])) if name in found else "" for found in engines.values()]
+        shown.add_row(name, f"at {kind} {limit:g}" if kind else "", *cells)
+    shown.caption = "missed: " + (", ".join(result["missed"]) or "none")
+    return shown
 
 
 @click.command(epilog="\b\nExample:\n  python benchmarks/throughput.py --bundle parts.lgb --frames raw --json")
 @click.option(
-    "--bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The .lgb file to judge with."
+    "--bundle",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="The .lgb file to judge with.",
 )
 @click.option(
     "--frames", default="raw", show_default=True, help="'raw', or a directory of images of the bundle's size."
 )
 @click.option("--size", default="1280x1024", show_default=True, help="WIDTHxHEIGHT of raw frames.")
-@click.option("--batch", default=8, show_default=True, type=click.IntRange(1, 256))
+@click.option("--engine", "engines", type=click.Choice(ENGINES), multiple=True, help="Default: all that are installed.")
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(1, 256), help="At most so many parts.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--seconds", default=6.0, show_default=True, type=click.FloatRange(1.0, 600.0), help="Measured, per run.")
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(1.0, 600.0), help="Each measurement.")
+@click.option("--check", is_flag=True, help="Exit code 1 when a target is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--bare", is_flag=True, hidden=True)
 def main(
-    bundle: Path | None, frames: str, size: str, batch: int, rounds: int, seconds: float, as_json: bool, bare: bool
+    bundle: Path,
+    frames: str,
+    size: str,
+    engines: tuple[str, ...],
+    batch: int,
+    rounds: int,
+    seconds: float,
+    check: bool,
+    as_json: bool,
 ) -> None:
-    """Measure the daemon against a bare loop of the same model."""
-    if bare:
-        click.echo(json.dumps(asdict(bare_loop(json.load(sys.stdin)))))
-        return
-    if bundle is None:
-        raise click.UsageError("give --bundle, a file made by `trainer release`")
+    """Measure the daemon against bare loops of the same model, with every engine that is installed."""
+    chosen = list(dict.fromkeys(engines)) or [engine for engine in ENGINES if not missing(engine)]
     width, _, height = size.partition("x")
     try:
-        result = compare(bundle, frames, batch, rounds, seconds, (int(height), int(width)))
-    except ValueError as error:
+        result = compare(bundle, frames, chosen, batch, rounds, seconds, (int(height), int(width)))
+    except (InputError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    table = Table(
-        "", "images per CPU-second", "images per second", title="Daemon against a bare loop", title_justify="left"
-    )
-    for who in ("bare", "daemon"):
-        figures = (result[f"{who}_images_per_cpu_second"], result[f"{who}_images_per_second"])
-        table.add_row(who, *(f"{figure:.1f}" for figure in figures))
-    table.caption = f"ratio {result['ratio']:.3f} ({result['ratio_least']:.3f} to {result['ratio_most']:.3f})"
     if as_json:
         emit(result, True)
     else:
-        Console().print(table)
+        Console().print(table(result))
+    sys.exit(1 if check and result["missed"] else 0)
 
 
 if __name__ == "__main__":

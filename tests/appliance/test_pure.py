@@ -15,7 +15,7 @@ from appliance.monitor.statistics import Statistics
 from appliance.selftest import golden_batches, golden_problem
 from appliance.sizing import Trial, Trials, fitting_batch, window
 from appliance.wire import ScoreNote
-from appliance.words import Reason, State, Verdict
+from appliance.words import Reason, Verdict
 from appliance.workers import RESTARTS, WINDOW_NS, RestartLimit
 from calibration.decision import Decision, DecisionRule
 from deploy.bundle import GoldenFrame
@@ -194,14 +194,14 @@ def timed(trials: Trials, cost: Callable[[Trial], float]) -> list[Trial]:
 
 
 def test_the_batch_that_pays_is_found() -> None:
-    """A fixed cost a call makes batches pay until it is spread thin; where it is nothing, parts are judged alone."""
-    trials = Trials(32, 1, 10**12)
-    asked = timed(trials, lambda trial: 1_000_000 + 2_000_000 * trial.size)
+    """A fixed cost a call makes batches pay until it is spread thin; where a part takes long, it is judged alone."""
+    trials = Trials(32, 1, 10**13)
+    asked = timed(trials, lambda trial: 2_000_000 + 20_000_000 * trial.size)
     assert (trials.size, trials.lanes) == (16, 1)
     assert {trial.size for trial in asked} == {1, 2, 4, 8, 16, 32}
-    assert trials.part_ns == 2_062_500
-    alone = Trials(6, 1, 10**12)
-    assert {trial.size for trial in timed(alone, lambda trial: 10.0**6 * trial.size)} == {1, 2, 4, 6}
+    assert trials.part_ns == 20_125_000
+    alone = Trials(6, 1, 10**13)
+    assert {trial.size for trial in timed(alone, lambda trial: 10.0**8 * trial.size)} == {1, 2, 4, 6}
     assert alone.size == 1
 
 
