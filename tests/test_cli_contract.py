@@ -17,7 +17,10 @@ EXPECTED = {
         *("import elpv", "import folder", "compare", "train", "distill", "export", "release", "evaluate"),
         *("labels consensus", "labels issues", "labels queries", "labels apply", "labels convert"),
     },
-    "deploy": {"push", "status", "rollback"},
+    "deploy": {
+        *("push", "status", "rollback", "inspect", "sign", "enrol"),
+        *("keys init", "keys rotate", "keys revoke", "keys show"),
+    },
     "appliance": {"relay", "run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review judge"},
 }
 
