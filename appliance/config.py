@@ -89,7 +89,7 @@ class BatchSection(Section):
 class EngineSection(Section):
     """Which engine judges, and how many threads it may use."""
 
-    kind: Literal["onnxruntime", "openvino"] = Field(
+    kind: Literal["onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"] = Field(
         default="onnxruntime", description="`appliance doctor` says which of them this machine can use"
     )
     threads: int = Field(
@@ -156,6 +156,11 @@ class Station(Section):
     station: StationSection
     camera: dict[Name, Camera] = Field(min_length=1, max_length=16)
     batch: BatchSection = BatchSection()
+def engine_settings(station: Station) -> dict[str, Any]:
+    """What an engine is loaded with: its section, and where it may keep what it has built for this device."""
+    return {**station.engine.model_dump(mode="json"), "plans": str(station.station.data / "plans")}
+
+
     engine: EngineSection = EngineSection()
     timing: TimingSection = TimingSection()
     output: OutputSection = NoOutput()

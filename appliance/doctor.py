@@ -15,6 +15,7 @@ from pathlib import Path
 
 from appliance.config import Station
 from appliance.daemon import choose_bundle, fitted
+from appliance.engines.protocol import GPU_KINDS, missing
 from appliance.ring import Ring
 from calibration.errors import InputError
 
@@ -98,9 +99,14 @@ def _engines() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     present = Path("/dev/nvidiactl").exists() or Path("/dev/nvhost-ctrl").exists()
     yield _want("nvidia device", present, "driver loaded" if present else "none", "judging runs on the CPU without one")
-    hint = "only for NVIDIA devices: pip install 'lineguard[gpu]' (not used by this release yet)"
+    hint = "only for NVIDIA devices: pip install 'lineguard[gpu]'"
     for name in ("tensorrt", "pycuda"):
         yield _package(name, name, hint)
+    for kind in GPU_KINDS:
+        lack = missing(kind)
+        yield _want(
+            f"engine {kind}", present and not lack, lack or "installed", "see the line before" if lack else hint
+        )
     yield _package("tensorrt_rtx", "tensorrt_rtx_bindings", "builds plans without a GPU: pip install 'lineguard[rtx]'")
 
 

@@ -23,8 +23,8 @@ START_NS = 60 * 10**9
 AHEAD = 1
 """Batches with the engine beyond those that its lanes work on, so that it never waits for us."""
 
-TRIALS_NS = 10**9
-"""No trial of batch sizes and lanes begins after so much engine time."""
+TRIALS_NS = 500_000_000
+"""Time for trials of batch sizes, and for those of each number of lanes."""
 
 
 class EnginePhase(str, Enum):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from appliance.config import Station
+from appliance.config import Station, engine_settings
 from appliance.engines.protocol import EngineError, load_engine, variant_of
 from appliance.evidence import EvidenceError, EvidenceRecord, decode_evidence, find_evidence
 from appliance.paths import StationPaths
@@ -99,7 +99,7 @@ def _judged(station: Station, bundle: Bundle, frame: Frame, row: dict[str, Any])
     variant = variant_of(station.engine.kind)
     try:
         tensor = bundle.manifest.preprocess.apply(frame)
-        engine = load_engine(station.engine.model_dump(mode="json"), bundle.model(variant))
+        engine = load_engine(engine_settings(station), bundle.model(variant))
         logits = engine.infer(np.repeat(tensor[None], row["batch"] or 1, axis=0))
     except (GeometryError, EngineError) as error:
         raise InputError(f"serial {row['serial']}: {error}") from None

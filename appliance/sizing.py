@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ROUNDS = 3
+ROUNDS = 5
 BATCH_GAIN = 0.01
 """A larger batch has to save this share of the time per part: it makes parts wait."""
 
@@ -69,17 +69,20 @@ class Trials:
     """
 
     def __init__(self, size: int, lanes: int, budget_ns: int) -> None:
-        """At most `size` parts a batch and `lanes` batches at once; no trial begins when `budget_ns` are spent."""
+        """At most `size` parts a batch and `lanes` batches at once.
+
+        `budget_ns`: once so much is spent on sizes, or on one number of lanes, no further trial of it begins.
+        """
         sizes = sorted({*(2**k for k in range(size.bit_length())), size})
         self._todo = [Trial(each, 1) for each in sizes] * ROUNDS
         self._least: dict[Trial, float] = {}
-        self._most, self._left = lanes, budget_ns
+        self._most, self._budget, self._left = lanes, budget_ns, budget_ns
         self.size, self.lanes, self.part_ns = size, 1, 0.0
 
     @property
     def next(self) -> Trial | None:
         """What to time now; None at the end."""
-        return self._todo[0] if self._todo and self._left > 0 else None
+        return self._todo[0] if self._todo else None
 
     def took(self, elapsed_ns: int) -> None:
         """The trial `next` took so long, from the start of its first batch to the end of its last."""
@@ -97,7 +100,8 @@ class Trials:
             self.lanes, self.part_ns = trial.lanes, self._least[trial]
         else:
             return
-        if self.lanes < self._most and self._left > 0:
+        if self.lanes < self._most:
+            self._left = self._budget
             self._todo = [Trial(self.size, min(2 * self.lanes, self._most))] * ROUNDS
 
 

@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 from appliance.engines.protocol import EngineError
 
 # The library's exceptions share no base class but Exception itself.
-_ERRORS: tuple[type[Exception], ...] = (
+ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
@@ -27,20 +27,25 @@ def providers() -> list[str]:
     return list(onnxruntime.get_available_providers())
 
 
+def session_options() -> onnxruntime.SessionOptions:
+    """One thread a run, and none that spins while it waits."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a lane is one thread: two of them waste less than one batch split in two
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
 class OnnxCpuEngine:
     """A session that never spins: threads that wait for work cost other processes half their speed."""
 
     def __init__(self, model: bytes) -> None:
         """Load a model from verified bytes. Raises EngineError."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # a lane is one thread: two of them waste less than one batch split in two
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except _ERRORS as error:
+            self._session = onnxruntime.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
+        except ERRORS as error:
             raise EngineError(f"ONNX Runtime refuses the model: {error}") from error
         self._input = self._session.get_inputs()[0].name
         self.name = f"ONNX Runtime {onnxruntime.__version__}, CPU"
@@ -49,6 +54,6 @@ class OnnxCpuEngine:
         """See Engine.infer. A session may be run by several threads at once: the lane makes no difference."""
         try:
             (logits,) = self._session.run(None, {self._input: batch})
-        except _ERRORS as error:
+        except ERRORS as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return np.asarray(logits, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -36,20 +37,37 @@ class Engine(Protocol):
         """
 
 
+TENSORRT = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+"""Modules that are TensorRT, the first that there is being used."""
+
 NEEDS = {
-    "onnxruntime": (("onnxruntime",), "cpu"),
-    "openvino": (("openvino",), "openvino"),
+    "onnxruntime": ((("onnxruntime",),), "cpu"),
+    "openvino": ((("openvino",),), "openvino"),
+    "onnxruntime-cuda": ((("onnxruntime",),), "gpu"),
+    "onnxruntime-tensorrt": ((("onnxruntime",),), "gpu"),
+    "tensorrt": ((TENSORRT, ("pycuda",)), "gpu"),
 }
-"""Importable modules that an engine needs, and the extra of this package that installs them."""
+"""What an engine needs, as groups of modules of which one is enough, and the extra of this package that installs it."""
 
 
 def missing(kind: str) -> str:
     """What this machine lacks for an engine, with the remedy; "" where nothing is known to be missing."""
-    modules, extra = NEEDS[kind]
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    groups, extra = NEEDS[kind]
+    if kind.startswith("onnxruntime-") and not _distributed("onnxruntime-gpu"):
+        absent = ["onnxruntime-gpu"]  # the module has the same name in both
+    else:
+        absent = [group[0] for group in groups if not any(importlib.util.find_spec(name) for name in group)]
     if not absent:
         return ""
     return f"{kind} needs {' and '.join(absent)}; install it with: pip install 'lineguard[{extra}]'"
+
+
+def _distributed(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def variant_of(kind: str) -> str:
@@ -59,6 +77,8 @@ def variant_of(kind: str) -> str:
 
 def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1) -> Engine:
     """The engine of an [engine] section, with the model's verified bytes, for so many concurrent callers.
+
+    settings["plans"]: directory where an engine may keep what it has built for this device; may be absent.
 
     Raises:
         EngineError: unknown kind, a library that is not there, or the model does not load.
@@ -72,4 +92,12 @@ def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1) -> En
         from appliance.engines.onnx_cpu import OnnxCpuEngine
 
         return OnnxCpuEngine(model)
+    if kind in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
+        from appliance.engines.onnx_gpu import OnnxGpuEngine
+
+        return OnnxGpuEngine(model, kind)
+    if kind == "tensorrt":
+        from appliance.engines.tensorrt import TensorRtEngine
+
+        return TensorRtEngine(model, settings, lanes)
     raise EngineError(f"engine.kind {kind!r} is unknown")
