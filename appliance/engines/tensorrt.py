@@ -9,7 +9,8 @@ A lane's batch is one graph launch: copy up, infer, copy down. With two lanes on
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from appliance.engines.tensorrt_plan import FRAMES, LOGITS, PROFILE, PlanCache, 
 
 
 class TensorRtEngine:
-    """A plan, loaded once, and a lane's context, stream and buffers for each concurrent caller."""
+    """A plan, loaded once.
+
+    Attributes:
+        lanes: a context, stream and buffers for each concurrent caller.
+    """
 
     def __init__(self, model: bytes, settings: Mapping[str, Any], lanes: int) -> None:
         """Build the plan or take it from the cache in settings["plans"]. Raises EngineError."""
@@ -46,7 +51,7 @@ class TensorRtEngine:
             if engine is None:
                 raise EngineError(f"{tensorrt.name} does not load its own plan; remove the station's directory 'plans'")
             maker = GraphMaker()
-            self._lanes = [_Lane(cuda, engine, maker) for _ in range(lanes)]
+            self.lanes = [TensorRtLane(cuda, engine, maker) for _ in range(lanes)]
         except cuda.Error as error:
             raise EngineError(f"{tensorrt.name} {tensorrt.version} failed: {error}") from error
         finally:
@@ -55,19 +60,25 @@ class TensorRtEngine:
 
     def infer(self, batch: NDArray[np.uint8], lane: int = 0) -> NDArray[np.float32]:
         """See Engine.infer."""
-        if batch.shape[1:] != self._lanes[lane].shape or not 1 <= len(batch) <= PROFILE[-1]:
-            raise EngineError(f"TensorRT failed: a batch of shape {batch.shape} for frames {self._lanes[lane].shape}")
-        self._context.push()  # contexts belong to threads
+        if batch.shape[1:] != self.lanes[lane].shape or not 1 <= len(batch) <= PROFILE[-1]:
+            raise EngineError(f"TensorRT failed: a batch of shape {batch.shape} for frames {self.lanes[lane].shape}")
+        with self.current():
+            return self.lanes[lane].infer(batch)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the device this thread's for a while: CUDA contexts belong to threads. Raises EngineError."""
+        self._context.push()
         try:
-            return self._lanes[lane].infer(batch)
+            yield
         except self._error as error:
             raise EngineError(f"TensorRT failed: {error}") from error
         finally:
             self._context.pop()
 
 
-class _Lane:
-    """What one caller needs for itself."""
+class TensorRtLane:
+    """What one caller needs for itself. `upload`, `compute` and `download` only put work on its stream."""
 
     def __init__(self, cuda: Any, engine: Any, maker: GraphMaker) -> None:
         self.shape: tuple[int, ...] = tuple(engine.get_tensor_shape(FRAMES))[1:]
@@ -87,19 +98,36 @@ class _Lane:
         size = len(batch)
         self._up[:size] = batch
         if size not in self._graphs:
-            self._execution.set_input_shape(FRAMES, (size, *self.shape))
             self._enqueue(size)  # once as it is: what TensorRT sets up at first use must not be recorded
-            self._stream.synchronize()
+            self.wait()
             self._graphs[size] = self._maker.record(self._stream.handle, lambda: self._enqueue(size))
         self._graphs[size].launch()
-        self._stream.synchronize()
+        self.wait()
         return np.array(self._down[:size])
 
     def _enqueue(self, size: int) -> None:
+        self.upload(size)
+        self.compute(size)
+        self.download(size)
+
+    def upload(self, size: int) -> None:
+        """Copy so many frames to the device."""
         self._cuda.memcpy_htod_async(self._frames, self._up[:size], self._stream)
-        if not self._execution.execute_async_v3(self._stream.handle):
+
+    def compute(self, size: int) -> None:
+        """Judge what was uploaded. Raises EngineError."""
+        if not self._execution.set_input_shape(FRAMES, (size, *self.shape)):
             raise EngineError(f"TensorRT failed: it does not take a batch of {size}")
+        if not self._execution.execute_async_v3(self._stream.handle):
+            raise EngineError(f"TensorRT failed on a batch of {size}")
+
+    def download(self, size: int) -> None:
+        """Copy the logits back."""
         self._cuda.memcpy_dtoh_async(self._down[:size], self._logits, self._stream)
+
+    def wait(self) -> None:
+        """Until the stream has done what was put on it."""
+        self._stream.synchronize()
 
 
 def _plan(model: bytes, tensorrt: TensorRt, gpu: str, folder: str | None) -> bytes:

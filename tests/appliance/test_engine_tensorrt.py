@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
+import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +25,9 @@ from appliance.engines.cuda_graphs import GraphMaker
 from appliance.engines.onnx_gpu import OnnxGpuEngine
 from appliance.engines.protocol import GPU_KINDS, TENSORRT, EngineError, load_engine
 from appliance.engines.tensorrt_plan import KEPT, PlanCache, TensorRt, plan_key
-from tests.support.tiny import tiny_model
+from deploy.bundle import write_bundle
+from tests.appliance.stations import ROOT
+from tests.support.tiny import tiny_contents, tiny_model
 
 GPU = Path("/dev/nvidiactl").exists()
 BINDINGS = any(importlib.util.find_spec(name) for name in TENSORRT)
@@ -135,6 +142,27 @@ def test_the_cuda_provider_does_not_fall_back() -> None:
     """ONNX Runtime without the provider is refused before it loads anything."""
     with pytest.raises(EngineError, match="CUDAExecutionProvider"):
         OnnxGpuEngine(tiny_model(), "onnxruntime-cuda")
+
+
+@without_gpu
+def test_the_gpu_benchmark_says_what_is_missing(tmp_path: Path) -> None:
+    """On a machine without a GPU: exit code 2 and one line, no traceback; nothing is measured."""
+    manifest, members = tiny_contents()
+    members["model.trt.onnx"] = quantised_model()
+    digest = hashlib.sha256(members["model.trt.onnx"]).hexdigest()
+    trt = manifest.variants["cpu"]
+    trt = trt.model_copy(update={"model": "model.trt.onnx", "rule": replace(trt.rule, model_sha256=digest)})
+    expected = json.loads(members["golden/expected.json"])
+    for golden in expected:
+        golden["logits"]["trt"] = golden["logits"]["cpu"]
+    members["golden/expected.json"] = json.dumps(expected).encode()
+    variants = {**manifest.variants, "trt": trt}
+    write_bundle(tmp_path / "both.lgb", manifest.model_copy(update={"variants": variants}), members)
+    command = [sys.executable, "-m", "benchmarks.gpu", str(tmp_path / "both.lgb")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "lineguard[gpu]" in done.stderr or "appliance doctor" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @given(st.lists(st.sampled_from(["model", "version", "name", "gpu"]), min_size=1, unique=True))
