@@ -72,6 +72,13 @@ class FolderCamera(ReplayCamera):
 class RawCamera(ReplayCamera):
     """Undecoded frames of one file."""
 
+class CacheSection(Section):
+    """Scores of recorded frames that come again, to the bit. Live cameras never use it: a picture that they repeat is
+    STALE."""
+
+    mib: int = Field(default=0, ge=0, le=100_000, description="memory for preprocessed frames and their scores; 0 = off")
+
+
     source: Literal["raw"]
     path: Path = Field(description="a .npy file, uint8 (n, height, width) grey or (n, height, width, 3) BGR")
 
@@ -146,6 +153,7 @@ class DriftSection(Section):
 
     window: int = Field(default=500, ge=20, le=1_000_000, description="parts per comparison")
     false_alarm: float = Field(
+    cache: CacheSection = CacheSection()
         default=0.001, gt=0, lt=0.5, description="probability of an alarm per window without drift"
     )
 

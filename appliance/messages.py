@@ -103,6 +103,7 @@ class Status(Strict):
 
     rejects_by_reason: counts by Reason value since the database was made.
     histogram: parts per bin of defect probability over [0, 1], since the daemon started.
+    cached: parts of the current bundle that got the scores of the very same frame, judged before.
     rate: verdicts per second over the last ten seconds.
     """
 
@@ -120,6 +121,7 @@ class Status(Strict):
     latency: Latency = Latency()
     histogram: tuple[int, ...] = ()
     drift: Drift = Drift()
+    cached: int = 0
     cameras: dict[str, str] = Field(default_factory=dict)
     evidence: Evidence = Evidence()
     alerts: tuple[AlertRow, ...] = ()
