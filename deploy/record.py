@@ -3,6 +3,7 @@
 ::
 
     DIR/state.json       which slot judges and what each holds (strict; written whole or not at all)
+    DIR/state.copy.json  the same, written after it: read where state.json is damaged or gone
     DIR/slots/a, b       bundle.lgb
     DIR/history.jsonl    one line per step: when, who, what
     DIR/trust.json       whose signatures are trusted (deploy.trust); absent until the device is enrolled
@@ -28,9 +29,16 @@ from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
 from deploy.trust_record import TrustRecord
 
 BUNDLE = "bundle.lgb"
-STATE, HISTORY, TRUST, LOCK, SLOTS = "state.json", "history.jsonl", "trust.json", "lock", "slots"
+STATE, STATE_COPY, HISTORY, TRUST, LOCK, SLOTS = (
+    "state.json",
+    "state.copy.json",
+    "history.jsonl",
+    "trust.json",
+    "lock",
+    "slots",
+)
 INCOMING = "incoming"
-_OURS = {STATE, STATE + PART, HISTORY, TRUST, TRUST + PART, LOCK, SLOTS, INCOMING}
+_OURS = {STATE, STATE + PART, STATE_COPY, STATE_COPY + PART, HISTORY, TRUST, TRUST + PART, LOCK, SLOTS, INCOMING}
 
 
 class DeviceError(InputError):
@@ -101,8 +109,19 @@ def read_state(root: Path) -> Slots:
 
 
 def read_record(root: Path) -> StateRecord:
-    """As `read_state`, with the generation and times."""
-    path = root / STATE
+    """As `read_state`, with the generation and times. Its copy is read where state.json is damaged or gone."""
+    try:
+        return read_record_file(root, STATE)
+    except DeviceError as error:
+        try:
+            return read_record_file(root, STATE_COPY)
+        except DeviceError:
+            raise error from None
+
+
+def read_record_file(root: Path, name: str) -> StateRecord:
+    """STATE or STATE_COPY. Raises DeviceError as `read_state`."""
+    path = root / name
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -137,7 +156,7 @@ def read_trust(root: Path) -> TrustRecord | None:
     try:
         return TrustRecord.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        if (root / STATE).exists() and read_record(root).enrolled:
+        if has_state(root) and read_record(root).enrolled:
             raise DeviceError(f"{path}: missing, though this device is enrolled; {remedy}") from None
         return None
     except OSError as error:
@@ -232,6 +251,11 @@ def holds(root: Path, name: SlotName, sha256: str) -> bool:
         return False
 
 
+def has_state(root: Path) -> bool:
+    """Whether state.json or its copy is there, whole or not."""
+    return (root / STATE).exists() or (root / STATE_COPY).exists()
+
+
 def check_usable(root: Path) -> bool:
     """Whether a device root is there (True), or one may be made here (False): nothing is there, or next to nothing.
 
@@ -241,7 +265,7 @@ def check_usable(root: Path) -> bool:
         DeviceError: something else is there, or bundles without their state.
     """
     try:
-        if (root / STATE).exists():
+        if has_state(root):
             return True
         if not root.exists():
             return False

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from calibration.cli_support import one_line
 from deploy import files
 from deploy.record import (
     HISTORY,
     LOCK,
     SLOTS,
     STATE,
+    STATE_COPY,
     DeviceBusy,
     DeviceError,
     HistoryLine,
@@ -26,7 +28,9 @@ from deploy.record import (
     StateRecord,
     check_usable,
     explained,
+    has_state,
     read_record,
+    read_record_file,
     slot_path,
 )
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots
@@ -47,6 +51,7 @@ class Steps:
             with files.exclusive(self.root / LOCK, self.wait_s) as got:
                 if not got:
                     raise DeviceBusy(f"{self.root}: BUSY, somebody else is changing this device; try again later")
+                self._heal()
                 yield
         except OSError as error:
             raise explained(error, self.root) from None
@@ -61,11 +66,27 @@ class Steps:
             raise explained(error, self.root) from None
 
     def record_or_new(self) -> StateRecord:
-        if (self.root / STATE).exists():
+        if has_state(self.root):
             return read_record(self.root)
         record = StateRecord()
-        files.write_durably(self.root / STATE, encoded(record))
+        self._keep(record)
         return record
+
+    def _keep(self, record: StateRecord) -> None:
+        """The state, and after it its copy: whatever befalls one of them, the other is whole."""
+        for name in (STATE, STATE_COPY):
+            files.write_durably(self.root / name, encoded(record))
+
+    def _heal(self) -> None:
+        """Write state.json anew from its copy where it is damaged or gone, and say so in the history."""
+        if not has_state(self.root):
+            return
+        try:
+            read_record_file(self.root, STATE)
+        except DeviceError as error:
+            record = read_record(self.root)
+            self.note("restore", record.generation, None, Slot(), one_line(str(error))[:300], "")
+            files.write_durably(self.root / STATE, encoded(record))
 
     def step(
         self, record: StateRecord, after: Slots, what: str, name: SlotName | None, slot: Slot | None, reason: str = ""
@@ -103,7 +124,7 @@ class Steps:
             a=changed["a"],
             b=changed["b"],
         )
-        files.write_durably(self.root / STATE, encoded(new))
+        self._keep(new)
         return new
 
 

@@ -15,7 +15,9 @@ from deploy.install import (
     Device,
     DeviceError,
     active_bundle,
+    open_active,
     read_history,
+    read_record,
     read_state,
 )
 
@@ -65,12 +67,32 @@ def test_a_damaged_state_is_a_clear_error(root: Path, bundles: list[Path], conte
     """Nothing is guessed and nothing is overwritten."""
     device = Device(root)
     device.stage(bundles[0])
+    (root / "state.copy.json").unlink()
     (root / "state.json").write_bytes(content)
     for step in (lambda: read_state(root), device.activate, lambda: device.stage(bundles[1])):
         with pytest.raises(DeviceError, match=r"state\.json") as caught:
             step()
         assert message in str(caught.value)
     assert (root / "state.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 900, None])
+def test_a_damaged_state_is_restored_from_its_copy(
+    root: Path, bundles: list[Path], shas: list[str], content: bytes | None
+) -> None:
+    """The device goes on judging at once; the next change writes the state anew and says so in the history."""
+    device = Device(root)
+    install(device, bundles[0])
+    if content is None:
+        (root / "state.json").unlink()
+    else:
+        (root / "state.json").write_bytes(content)
+    assert open_active(root).sha256 == shas[0]
+    device.stage(bundles[1])
+    assert [line.what for line in read_history(root)][-2:] == ["restore", "stage"]
+    assert "state.json" in read_history(root)[-2].reason
+    assert (root / "state.json").read_bytes() == (root / "state.copy.json").read_bytes()
+    assert read_record(root).generation == 4
 
 
 @settings(max_examples=200, deadline=None)
@@ -102,7 +124,8 @@ def test_no_damage_to_the_state_gets_past_its_check(
 def test_a_missing_state_beside_bundles_is_not_started_over(root: Path, bundles: list[Path]) -> None:
     """Somebody deleted state.json: a new one would hide what judges."""
     install(Device(root), bundles[0])
-    (root / "state.json").unlink()
+    for name in ("state.json", "state.copy.json"):
+        (root / name).unlink()
     with pytest.raises(DeviceError, match=r"state\.json is missing but bundles are there"):
         Device(root).stage(bundles[1])
 
@@ -151,6 +174,7 @@ def test_a_root_of_somebody_else_is_a_clear_error(root: Path, bundles: list[Path
 def test_unreadable_records_are_clear_errors(root: Path, bundles: list[Path]) -> None:
     """A directory where a file should be."""
     Device(root).stage(bundles[0])
+    (root / "state.copy.json").unlink()
     for name, read in (("state.json", read_state), ("history.jsonl", read_history)):
         (root / name).unlink()
         (root / name).mkdir()

@@ -133,7 +133,7 @@ def cut(recording: Recording, stock: Stock, folder: Path, random: Random, extra:
     """Cut the power after each operation, in each way and `extra` random ones; equal states are tried once.
 
     Args:
-        stop: at the first problem.
+        stop: at the first problem, and look no further than at the device as it comes up.
     """
     disk, outcome = Disk(recording.tree, recording.numbers.__getitem__), Outcome()
     seen: set[tuple[bytes, int, int]] = set()
@@ -153,7 +153,7 @@ def cut(recording: Recording, stock: Stock, folder: Path, random: Random, extra:
             world = folder / "after"
             lay_out(tree, world)
             exempt = recording.scene.damaged and low is recording.facts[0]
-            problem = problem_of(world / "device", low, high, exempt, stock)
+            problem = problem_of(world / "device", low, high, exempt, None if stop else stock)
             shutil.rmtree(world)
             outcome.states += 1
             outcome.bricked += bool(problem)

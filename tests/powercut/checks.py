@@ -10,21 +10,22 @@ from pathlib import Path
 
 from calibration.errors import InputError
 from deploy.install import Device
-from deploy.record import check_usable, open_active, read_status
+from deploy.record import INCOMING, check_usable, open_active, read_status
 from deploy.slots import SlotState
-from tests.powercut.scenes import Facts, Stock
+from tests.powercut.scenes import Facts, Stock, receive
 
 
-def problem_of(root: Path, low: Facts, high: Facts, exempt: bool, stock: Stock) -> str:
+def problem_of(root: Path, low: Facts, high: Facts, exempt: bool, stock: Stock | None) -> str:
     """What is wrong with a device that comes up after a cut; "" when nothing is. The tree is used up.
 
     Args:
         low, high: what was acknowledged, and what will be once the act under way is done.
         exempt: slot a was damaged from the start.
+        stock: bundles to go on with; None looks no further than at the device as it comes up.
     """
     try:
         problem = _record_problem(root, low, high, exempt)
-        return problem or _life_problem(root, stock)
+        return problem or (_life_problem(root, stock) if stock else "")
     except InputError as error:
         return str(error)
 
@@ -81,6 +82,8 @@ def _life_problem(root: Path, stock: Stock) -> str:
         after = device.reject(trial.sha256, "as if its goldens had failed")
         if after.active is not None and open_active(root).sha256 != after[after.active].sha256:
             return "the bundle fallen back to is not the one on record"
+    if (root / INCOMING).exists():  # a transfer goes on from what a cut left of it, or begins anew
+        receive(device, stock, "three", signed=False).clear()
     device.stage(stock.paths["four"])
     device.activate(stock.shas["four"])
     device.confirm(stock.shas["four"])

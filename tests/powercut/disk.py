@@ -120,6 +120,15 @@ class Recorder:
 
         return call
 
+    def _pwrite(self, real: Callable[..., int]) -> Callable[..., int]:
+        def call(handle: int, data: Any, offset: int) -> int:
+            if handle in self._handles:
+                name, file = self._handles[handle]
+                self._note(Operation("write", name, file, offset, bytes(data)))
+            return real(handle, data, offset)
+
+        return call
+
     def _ftruncate(self, real: Callable[..., None]) -> Callable[..., None]:
         def call(handle: int, length: int) -> None:
             if handle in self._handles:
@@ -177,7 +186,7 @@ class Recorder:
         return call
 
 
-_WATCHED = ("open", "write", "ftruncate", "fsync", "close", "replace", "rename", "unlink", "remove", "mkdir")
+_WATCHED = ("open", "write", "pwrite", "ftruncate", "fsync", "close", "replace", "rename", "unlink", "remove", "mkdir")
 
 
 @dataclass

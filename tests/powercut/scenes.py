@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibration.errors import InputError
 from deploy.bundle import open_bundle
+from deploy.incoming import Incoming, transfer_lock
 from deploy.install import Device
 from deploy.keys import KeyStore
-from deploy.push import push
-from deploy.record import STATE, HistoryLine, StateRecord, read_history, read_record, read_trust, slot_path
-from deploy.trust_record import TrustRecord
+from deploy.record import (
+    STATE,
+    STATE_COPY,
+    HistoryLine,
+    StateRecord,
+    check_usable,
+    read_history,
+    read_record,
+    read_state,
+    read_trust,
+    slot_path,
+)
+from deploy.slots import TRIES, Slots, SlotState
+from deploy.trust_record import TrustRecord, signature_path
 from tests.support.tiny import tiny_bundle
 
 NAMES = ("one", "two", "three", "four")
 DEVICE_ID = "press-3"
+PACKET = 10_000
+"""Bytes that come at once over the network."""
+
+
+class LinkError(InputError):
+    """The sender is gone."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,7 @@ class Facts:
     @classmethod
     def of(cls, root: Path) -> Facts:
         """As it is now."""
-        there = (root / STATE).exists()
+        there = any((root / name).exists() for name in (STATE, STATE_COPY))
         return cls(read_record(root) if there else None, read_trust(root), tuple(read_history(root)))
 
     @property
@@ -85,11 +106,73 @@ def _reject(name: str) -> Act:
 
 
 def _push(name: str) -> Act:
+    """What is missing still, as a push that is repeated finds out."""
+
     def act(device: Device, stock: Stock) -> None:
-        report = push(stock.paths[name], [f"file:{device.root}"])
-        assert not report.failed, report.failed
+        slots, sha256 = read_state(device.root) if check_usable(device.root) else Slots(), stock.shas[name]
+        holder = slots.find(sha256)
+        if holder is None or slots[holder].state is not SlotState.STAGED:
+            if holder is not None and holder == slots.active:
+                return
+            device.stage(stock.paths[name])
+        device.activate(sha256)
 
     return act
+
+
+def receive(device: Device, stock: Stock, name: str, signed: bool, upto: int | None = None) -> Incoming:
+    """Take a bundle as one that comes over the network: what is there already is sent again only where it differs.
+
+    Args:
+        upto: bytes after which the connection is cut; None sends all.
+
+    Raises:
+        LinkError: it was cut.
+    """
+    data = stock.paths[name].read_bytes()
+    incoming = Incoming(device.root, stock.shas[name], len(data), 0)
+    have, digest = incoming.begin(signature_path(stock.paths[name]).read_bytes() if signed else None)
+    at = have if digest == hashlib.sha256(data[:have]).hexdigest() else 0
+
+    def read(most: int) -> bytes:
+        nonlocal at
+        chunk = data[at : min(at + min(most, PACKET), len(data) if upto is None else upto)]
+        if not chunk:
+            raise LinkError("the connection was cut")
+        at += len(chunk)
+        return chunk
+
+    incoming.receive(at, read)
+    return incoming
+
+
+def _sent(name: str, signed: bool) -> Act:
+    """As `deploy serve` does it."""
+
+    def act(device: Device, stock: Stock) -> None:
+        with transfer_lock(device.root, 0.0):
+            incoming = receive(device, stock, name, signed)
+            device.stage(incoming.path)
+            incoming.clear()
+            device.activate(stock.shas[name])
+
+    return act
+
+
+def _sent_in_part(name: str, signed: bool, upto: int) -> Act:
+    def act(device: Device, stock: Stock) -> None:
+        with suppress(LinkError), transfer_lock(device.root, 0.0):
+            receive(device, stock, name, signed, upto)
+
+    return act
+
+
+def _sent_twice(signed: bool) -> tuple[Act, ...]:
+    return _sent_in_part("three", signed, 30_000), _sent("three", signed), _confirm("three")
+
+
+def _attempt(name: str) -> Act:
+    return lambda device, stock: device.attempt(stock.shas[name])
 
 
 def _activate(device: Device, _stock: Stock) -> object:
@@ -135,6 +218,9 @@ class Scene:
 
 
 SCENES: tuple[Scene, ...] = (
+    Scene("sent, cut, resumed", _FULL, _sent_twice(signed=False)),
+    Scene("sent, cut, resumed, enrolled", (_enrol, *_FULL), _sent_twice(signed=True)),
+    Scene("trial until the loop-breaker", _FULL, (_stage("three"), _activate, *(_attempt("three"),) * (TRIES + 1))),
     Scene("first push", (), (_stage("one"), _activate, _confirm("one"))),
     Scene("first push, enrolled", (_enrol,), (_stage("one"), _activate, _confirm("one"))),
     Scene("first push killed, then again", (), (_push("one"), _confirm("one")), kill=True),

@@ -14,7 +14,7 @@ from deploy import files
 from tests.powercut import campaign
 from tests.powercut.disk import SECTOR, Disk, Operation, Recorder, Tree
 
-SHORT = ("push and roll back, enrolled", "trial fails", "enrolment", "staging killed, then again")
+SHORT = ("sent, cut, resumed", "push and roll back, enrolled", "staging killed, then again")
 
 
 def test_a_device_survives_every_cut_and_every_mutant_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_a_device_survives_every_cut_and_every_mutant_is_found(tmp_path: Path, m
     summary = json.loads(out.read_text())
     assert summary == json.loads(shown.stdout)
     assert (summary["bricked"], summary["problem"]) == (0, "")
-    assert summary["states"] == sum(summary["by_scene"].values()) >= 150
+    assert summary["states"] == sum(summary["by_scene"].values()) >= 100
     assert all(summary["by_scene"].values())
     assert summary["mutants_planted"] == summary["mutants_caught"] == len(campaign.MUTANTS) >= 14
 
