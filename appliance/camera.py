@@ -18,6 +18,8 @@ from appliance.evidence import CLASSES
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, Source, open_source
 from appliance.sources.checks import is_dead
+from appliance.sources.live import LiveSource
+from appliance.sources.triggers import Trigger, TriggerQueue
 from appliance.wire import (
     ALIVE,
     COUNT,
@@ -28,6 +30,7 @@ from appliance.wire import (
     KEEP,
     STOP,
     SWITCH,
+    TRIGGER,
     FrameNote,
     MissNote,
     pack_json,
@@ -53,6 +56,9 @@ FINISH_NS = 2_000_000_000
 WRITE_OUT_S = 0.5
 """How long the last evidence may take to be written."""
 
+PICTURE_MS = 5
+"""A camera that runs free is asked so often whether it has given a picture."""
+
 ALIVE_MS = 500
 """A live camera's process says so often that it is not stuck in its driver."""
 
@@ -70,7 +76,16 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
         evidence = EvidenceWriter(settings["evidence"])
     resume = CountNote(*settings["count"]) if settings.get("count") else None
     count = PartCount(settings["start"], resume)
-    CameraLoop(channel, ring, spec, source, count, evidence, settings.get("seen", ()), settings["bundle"]).run()
+    triggers, listener = None, None
+    if isinstance(source, LiveSource):
+        from appliance.sources.open_live import outside_triggers
+
+        triggers, listener = outside_triggers(settings["source"])
+        source.watch(listener)
+    seen, bundle = settings.get("seen", ()), settings["bundle"]
+    CameraLoop(channel, ring, spec, source, count, evidence, seen, bundle, triggers).run()
+    if isinstance(source, LiveSource):
+        source.close()
 
 
 class CameraLoop:
@@ -86,9 +101,10 @@ class CameraLoop:
         evidence: EvidenceWriter | None = None,
         seen: Sequence[int] = (),
         bundle: str = "",
+        triggers: TriggerQueue | None = None,
     ) -> None:
         """`count` numbers the triggers. Where evidence is kept, frames are held until their verdicts. `seen`:
-        checksums of the last frames of the process before this one."""
+        checksums of the last frames of the process before this one. `triggers`: where they come from outside."""
         self._channel, self._ring, self._spec, self._source = channel, ring, spec, source
         self._free: deque[int] = deque()
         self._count = count
@@ -102,6 +118,11 @@ class CameraLoop:
         self._told: list[Any] = [0, 0, ""]
         self._tell_ns = 0
         self._alive_ns = 0
+        self._triggers = triggers
+        self._poller = zmq.Poller()
+        self._poller.register(channel, zmq.POLLIN)
+        if triggers is not None:
+            self._poller.register(triggers.fileno(), zmq.POLLIN)
 
     def run(self) -> None:
         """Say hello, wait for the first credit (the supervisor's go), shoot until the end, say so."""
@@ -110,11 +131,11 @@ class CameraLoop:
             self._listen(None)
         first = time.monotonic_ns()
         shots = 0
-        while (triggered := self._next_trigger(first, shots)) is not None:
-            shot = self._source.shoot()
+        while (trigger := self._next_trigger(first, shots)) is not None:
+            shot = self._shoot(trigger)
             if shot is None:
                 break
-            self._take(self._counted(shot, triggered), triggered)
+            self._take(self._counted(shot, trigger.at_ns), trigger.at_ns)
             self._count.trigger += 1
             shots += 1
         self._note(END)
@@ -132,12 +153,40 @@ class CameraLoop:
         self._tell_ns = 0
         self._deliver()
 
-    def _next_trigger(self, first: int, shots: int) -> int | None:
-        """Wait for the next trigger; its time in monotonic nanoseconds, None when told to stop.
+    def _shoot(self, trigger: Trigger) -> Shot | None:
+        """The shot of a trigger; a live camera's picture is chosen by the time of its trigger."""
+        if not isinstance(self._source, LiveSource):
+            return self._source.shoot()
+        shot = self._source.at(trigger.at_ns)
+        return shot and replace(shot, number=trigger.number, serial=trigger.serial, lot=trigger.lot)
+
+    def _next_trigger(self, first: int, shots: int) -> Trigger | None:
+        """Wait for the next trigger; None when told to stop.
 
         At a set rate triggers come when they are due, ready or not; a source that falls behind shows as latency.
         """
         self._listen(0)
+        if self._triggers is not None or (isinstance(self._source, LiveSource) and self._source.fps <= 0):
+            return self._asked()
+        at_ns = self._paced(first, shots)
+        return None if at_ns is None else Trigger(at_ns)
+
+    def _asked(self) -> Trigger | None:
+        """Wait for a trigger from outside, or for a live camera that runs free to give a picture."""
+        while not self._stopped:
+            if self._triggers is not None:
+                trigger = self._triggers.take()
+                if trigger is not None:
+                    return trigger
+                self._listen(ALIVE_MS)
+            else:
+                due_ns = self._source.due() if isinstance(self._source, LiveSource) else None
+                if due_ns is not None:
+                    return Trigger(due_ns)
+                self._listen(PICTURE_MS)
+        return None
+
+    def _paced(self, first: int, shots: int) -> int | None:
         if self._source.fps <= 0:
             while not self._free and not self._stopped:
                 self._listen(None)
@@ -165,6 +214,8 @@ class CameraLoop:
                 self._keep(message)
             elif message[:1] == SWITCH:
                 self._switch(unpack_json(message))
+            elif message[:1] == TRIGGER and self._triggers is not None:
+                self._triggers.offer(Trigger(*unpack_json(message)))
             elif message[:1] == STOP:
                 self._stopped = True
 
@@ -175,7 +226,7 @@ class CameraLoop:
         until = None if timeout_ms is None else time.monotonic_ns() + timeout_ms * 1_000_000
         while True:
             left = ALIVE_MS if until is None else -(-(until - time.monotonic_ns()) // 1_000_000)
-            if self._channel.poll(max(0, min(left, ALIVE_MS))):
+            if self._poller.poll(max(0, min(left, ALIVE_MS))):
                 return True
             if left <= ALIVE_MS and until is not None:
                 return False
@@ -183,7 +234,7 @@ class CameraLoop:
 
     def _say_alive(self) -> None:
         now = time.monotonic_ns()
-        if self._source.live and now >= self._alive_ns:
+        if self._source.live and now >= self._alive_ns and not getattr(self._source, "hangs", False):
             self._alive_ns = now + ALIVE_MS * 1_000_000
             self._channel.send(pack_json(ALIVE, getattr(self._source, "trouble", "")))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +13,7 @@ from appliance.counting import SEEN, CountNote
 from appliance.messages import Evidence
 from appliance.ring import Ring
 from appliance.wire import (
+    ALIVE,
     COUNT,
     END,
     EVIDENCE,
@@ -18,14 +21,17 @@ from appliance.wire import (
     HELLO,
     MISSED,
     STOP,
+    SWITCH,
     FrameNote,
     MissNote,
     WireError,
     pack_credit,
+    pack_json,
     pack_keep,
     unpack_json,
 )
 from appliance.workers import RestartLimit, Worker
+from calibration.preprocess import PreprocessSpec
 
 BACK_OFF_NS = (200_000_000, 1_000_000_000, 3_000_000_000)
 GRACE_NS = 100_000_000
@@ -43,6 +49,7 @@ class CameraLink:
         trouble: what is wrong with it; empty when nothing is.
         evidence: frames stored and dropped in this run.
         looping: restarted too often.
+        switching: told to preprocess for another bundle, and may still be at a frame for the one before.
     """
 
     def __init__(
@@ -52,7 +59,9 @@ class CameraLink:
         self.name = name
         self._index, self._settings, self._ring, self._channel = index, settings, ring, channel
         self._free = set(slots)
+        self._own = frozenset(self._free)
         self._credited: set[int] = set()
+        self.switching = False
         self._keep: list[tuple[int, int, int]] = []
         self._evidence_before = Evidence()
         self._limit = RestartLimit()
@@ -61,6 +70,9 @@ class CameraLink:
         self._ready = self._open = self._stopping = False
         self._gone_ns: int | None = None
         self._restart_ns: int | None = None
+        self._heard_ns: int | None = None
+        self._hang_ns = int(settings.get("hang_s", 5.0) * 1e9)
+        self._news = ""
         self.triggers = 0
         self.count: CountNote | None = None
         self._unfinished: tuple[int, ...] = ()
@@ -108,6 +120,30 @@ class CameraLink:
     def limit(self, slots: int) -> None:
         """Use no more than so many slots; before `open`."""
         self._free = set(sorted(self._free)[:slots])
+        self._own = frozenset(self._free)
+
+    def switch(self, settings: dict[str, Any], slots: Iterable[int], ring: Ring) -> None:
+        """Its frames after the one that it is at are for another bundle: preprocessed as `settings` say, into these
+        slots of `ring`. A process whose source has to be opened in another way is ended and started again."""
+        channels = [PreprocessSpec.from_json(each["preprocess"]).channels for each in (self._settings, settings)]
+        self._settings, self._ring = {**self._settings, **settings}, ring
+        self._own = frozenset(slots)
+        self._free = {slot for slot in self._free if slot not in self._own} | self._own
+        if self._worker is None or self.ended:
+            return
+        if not self._ready or channels[0] != channels[1]:
+            self.break_off("started again for another bundle")
+            return
+        path = f"/proc/{os.getpid()}/fd/{ring.descriptor}"
+        told = {name: self._settings[name] for name in ("preprocess", "slots", "first", "bundle")}
+        self._channel.send(self._worker.identity, pack_json(SWITCH, {**told, "path": path}))
+        self.switching = True
+
+    def revive(self) -> None:
+        """An operator has repaired it: it may be started again as if it had never failed."""
+        self.looping, self._limit = False, RestartLimit()
+        if self._worker is None and not self._stopping and not self.ended:
+            self._restart_ns = 0
 
     def open(self) -> None:
         """Let it trigger: from now on it gets credit."""
@@ -137,7 +173,7 @@ class CameraLink:
                 self._channel.send(self._worker.identity, pack_keep(self._keep))
                 self._keep = []
             self._channel.send(self._worker.identity, pack_credit(sorted(self._free)))
-            self._credited |= self._free
+            self._credited |= self._free & self._own
             self._free = set()
 
     def message(self, data: bytes) -> FrameNote | MissNote | CountNote | None:
@@ -147,6 +183,8 @@ class CameraLink:
             WireError: no message of ours, a slot it had no credit for, or a trigger out of order.
         """
         kind = data[:1]
+        if self._heard_ns is not None:
+            self._heard_ns = time.monotonic_ns()
         if kind == FRAME:
             frame = FrameNote.unpack(data)
             self._count(frame.trigger)
@@ -165,6 +203,13 @@ class CameraLink:
             self._ready = True
             self.trouble = ""
             self.flush()
+        elif kind == SWITCH:
+            self._credited &= self._own
+            self.switching = unpack_json(data) != self._ring.first
+        elif kind == ALIVE:
+            self._heard_ns = time.monotonic_ns()
+            before, self.trouble = self.trouble, str(unpack_json(data))[:300]
+            self._news = self._news if before else self.trouble
         elif kind == EVIDENCE:
             self.evidence = _more(self._evidence_before, unpack_json(data))
         elif kind == END and len(data) == 1:
@@ -186,7 +231,11 @@ class CameraLink:
         if self._restart_ns is not None and now_ns >= self._restart_ns and not self._stopping:
             self._restart_ns = None
             self.start()
-        return ""
+        if self._worker is not None and self._heard_ns is not None and now_ns >= self._heard_ns + self._hang_ns:
+            self._heard_ns = None
+            self.break_off(f"hung in its driver for {self._hang_ns / 1e9:g} s")
+        news, self._news = self._news, ""
+        return news and f"camera {self.name}: {news}"
 
     def break_off(self, why: str) -> None:
         """Kill its process; `check` sees to the rest."""
@@ -223,10 +272,10 @@ class CameraLink:
         assert self._worker is not None  # noqa: S101  only a watched process can be gone
         code = self._worker.exit_code()
         self._channel.unwatch(self._worker)
-        self._worker, self._gone_ns, self._ready = None, None, False
+        self._worker, self._gone_ns, self._ready, self._heard_ns = None, None, False, None
         self._keep, self._evidence_before = [], self.evidence  # its frames went with it
-        self._free |= self._credited
-        self._credited = set()
+        self._free = (self._free | self._credited) & self._own
+        self._credited, self.switching = set(), False
         if self.ended:
             return ""
         if self._stopping:

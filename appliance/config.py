@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from appliance.outputs.settings import NoOutput, OutputSection, absolute
 from appliance.section import Section
+from appliance.sources.settings import Camera
+from appliance.sources.settings import absolute as absolute_camera
 from calibration.errors import InputError
 from deploy.manifest import Name
 
@@ -45,45 +47,6 @@ class StationSection(Section):
     lot: str = Field(
         default="", max_length=64, description="written on the row of every part whose trigger names no lot"
     )
-
-
-class ReplayCamera(Section):
-    """Replays recorded frames: for demonstrations, tests and benchmarks."""
-
-    path: Path
-    fps: float = Field(default=0.0, ge=0, le=10_000, description="frames per second; 0 = as fast as they are judged")
-    loop: bool = Field(default=False, description="start again after the last image; otherwise stop there")
-    count: int | None = Field(
-        default=None, ge=1, description="stop after this many frames; needs loop to exceed one pass"
-    )
-    serial: Literal["counter", "name"] = Field(
-        default="counter", description="serial of a part: the number of its row, or the name of its file"
-    )
-    serials: Path | None = Field(default=None, description="a CSV file with columns frame, serial and lot instead")
-
-
-class FolderCamera(ReplayCamera):
-    """Image files of a directory, in name order."""
-
-    source: Literal["folder"]
-    path: Path = Field(description="directory of images")
-
-
-class RawCamera(ReplayCamera):
-    """Undecoded frames of one file."""
-
-class CacheSection(Section):
-    """Scores of recorded frames that come again, to the bit. Live cameras never use it: a picture that they repeat is
-    STALE."""
-
-    mib: int = Field(default=0, ge=0, le=100_000, description="memory for preprocessed frames and their scores; 0 = off")
-
-
-    source: Literal["raw"]
-    path: Path = Field(description="a .npy file, uint8 (n, height, width) grey or (n, height, width, 3) BGR")
-
-
-Camera = Annotated[FolderCamera | RawCamera, Field(discriminator="source", description="one camera")]
 
 
 class BatchSection(Section):
@@ -107,6 +70,13 @@ class EngineSection(Section):
         "0 = at most 4 and no more than there are cores",
     )
     timeout_s: float = Field(default=10.0, gt=0, le=600, description="a batch that takes longer means a hung engine")
+
+
+class CacheSection(Section):
+    """Scores of recorded frames that come again, to the bit. Live cameras never use it: a picture that they repeat is
+    STALE."""
+
+    mib: int = Field(default=0, ge=0, le=100_000, description="memory for preprocessed frames and their scores; 0 = off")
 
 
 class TimingSection(Section):
@@ -153,9 +123,27 @@ class DriftSection(Section):
 
     window: int = Field(default=500, ge=20, le=1_000_000, description="parts per comparison")
     false_alarm: float = Field(
-    cache: CacheSection = CacheSection()
         default=0.001, gt=0, lt=0.5, description="probability of an alarm per window without drift"
     )
+    hold_nats: float = Field(
+        default=2.0, gt=0, description="a divergence beyond it holds the line until an operator has looked"
+    )
+
+
+class HoldSection(Section):
+    """When the line is held because the inspection itself seems to be at fault."""
+
+    rejects_in_row: int = Field(
+        default=5, ge=1, le=100_000, description="so many parts of one camera rejected in a row, none of them as DEFECT"
+    )
+
+
+class TrialSection(Section):
+    """How long a new bundle is on trial: until so many parts and so much time. Until then a failure goes back."""
+
+    frames: int = Field(default=200, ge=0, le=1_000_000, description="parts that it has to judge")
+    seconds: float = Field(default=60.0, ge=0, le=86_400, description="time that it has to judge for")
+    late_share: float = Field(default=0.05, ge=0, le=1, description="share of `frames` that may be too late")
 
 
 class Station(Section):
@@ -164,18 +152,21 @@ class Station(Section):
     station: StationSection
     camera: dict[Name, Camera] = Field(min_length=1, max_length=16)
     batch: BatchSection = BatchSection()
-def engine_settings(station: Station) -> dict[str, Any]:
-    """What an engine is loaded with: its section, and where it may keep what it has built for this device."""
-    return {**station.engine.model_dump(mode="json"), "plans": str(station.station.data / "plans")}
-
-
     engine: EngineSection = EngineSection()
+    cache: CacheSection = CacheSection()
     timing: TimingSection = TimingSection()
     output: OutputSection = NoOutput()
     drift: DriftSection = DriftSection()
+    hold: HoldSection = HoldSection()
+    trial: TrialSection = TrialSection()
     evidence: EvidenceSection = EvidenceSection()
     disk: DiskSection = DiskSection()
     retention: RetentionSection = RetentionSection()
+
+
+def engine_settings(station: Station) -> dict[str, Any]:
+    """What an engine is loaded with: its section, and where it may keep what it has built for this device."""
+    return {**station.engine.model_dump(mode="json"), "plans": str(station.station.data / "plans")}
 
 
 def load_station(path: Path) -> Station:
@@ -208,11 +199,6 @@ def _explain(item: Any) -> str:
 def _absolute(station: Station, base: Path) -> Station:
     section = station.station
     section = section.model_copy(update={"data": base / section.data, "bundle": base / section.bundle})
-    cameras = {name: _absolute_camera(cam, base) for name, cam in station.camera.items()}
+    cameras = {name: absolute_camera(cam, base) for name, cam in station.camera.items()}
     output = absolute(station.output, base)
     return station.model_copy(update={"station": section, "camera": cameras, "output": output})
-
-
-def _absolute_camera(camera: Camera, base: Path) -> Camera:
-    serials = None if camera.serials is None else base / camera.serials
-    return camera.model_copy(update={"path": base / camera.path, "serials": serials})

@@ -15,11 +15,13 @@ from appliance.quarantine import open_store
 from appliance.sources import open_source
 from appliance.store import Store, StoreError
 from appliance.supervisor import Progress, Supervisor
+from appliance.switching import NO_BUNDLE
+from appliance.vigil import keep_vigil
 from calibration.errors import InputError
 from calibration.preprocess import GeometryError
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.install import Device, somebody
-from deploy.record import open_active, read_state
+from deploy.record import STATE, DeviceError, open_active, read_state
 from deploy.slots import SlotState
 
 LOCK_WAIT_S = 0.2
@@ -41,8 +43,9 @@ class Chosen:
 def run_station(station: Station, max_seconds: float | None = None, progress: Progress | None = None) -> Summary:
     """Own the station, prove the bundle, judge until the end, leave nothing behind.
 
-    A bundle on trial in a device root is confirmed once it is proven. One that fails is rejected there, and the
-    bundle confirmed before it is proven in its place.
+    A bundle on trial in a device root that fails its goldens is rejected there, and the one confirmed before it is
+    proven in its place. A device root without a bundle that may judge is a fault: nothing is judged, and the station
+    waits for a push, or for an operator's reset.
 
     Raises:
         InputError: anything about configuration, sources, database or bundle; SelfTestError among them.
@@ -55,24 +58,42 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
         try:
             store.audit_configuration(somebody(), station.model_dump_json())
             while True:
-                chosen = choose_bundle(station.station.bundle)
-                outcome = _with_bundle(station, chosen, store, max_seconds, progress)
+                outcome = _once(station, store, max_seconds, progress)
                 if isinstance(outcome, Summary):
                     return outcome
-                store.audit("daemon", "bundle refused", chosen.bundle.sha256, outcome)
-                if chosen.trial_root is None:
-                    raise SelfTestError(
-                        f"{chosen.bundle.path}: its goldens do not pass on this machine: {outcome}; "
-                        "use a bundle exported for this kind of machine"
-                    )
-                store.alert("BUNDLE", f"bundle {chosen.bundle.manifest.name} on trial was rejected: {outcome}")
-                Device(chosen.trial_root, who=f"appliance {station.station.name}", wait_s=5.0).reject(
-                    chosen.bundle.sha256, outcome
-                )
+                if outcome:
+                    ended = keep_vigil(station, store, outcome, max_seconds)
+                    if ended is not None:
+                        return ended
         except StoreError as error:
             raise InputError(f"{error}; make room on its disk and start again") from None
         finally:
             store.close()
+
+
+def _once(station: Station, store: Store, max_seconds: float | None, progress: Progress | None) -> Summary | str:
+    """Run with the bundle that is to judge. Else why the device root has none, or "" where it has another one now."""
+    root = station.station.bundle
+    try:
+        chosen = choose_bundle(root)
+    except (BundleError, DeviceError) as error:
+        if not root.is_dir() or not (root / STATE).exists():
+            raise
+        read_state(root)  # a damaged record is for nobody to wait over
+        return f"{NO_BUNDLE}: {error}"
+    outcome = _with_bundle(station, chosen, store, max_seconds, progress)
+    if isinstance(outcome, Summary):
+        return outcome
+    store.audit("daemon", "bundle refused", chosen.bundle.sha256, outcome)
+    name = chosen.bundle.manifest.name
+    if chosen.trial_root is not None:
+        store.alert("BUNDLE", f"bundle {name} on trial was rejected: {outcome}")
+        Device(root, who=f"appliance {station.station.name}", wait_s=5.0).reject(chosen.bundle.sha256, outcome)
+        return ""
+    problem = f"its goldens do not pass on this machine: {outcome}"
+    if root.is_dir():
+        return f"{NO_BUNDLE}: bundle {name}: {problem}; push one"
+    raise SelfTestError(f"{chosen.bundle.path}: {problem}; use a bundle exported for this kind of machine")
 
 
 def _opened(paths: StationPaths, known: bool) -> Store:
@@ -90,7 +111,8 @@ def choose_bundle(path: Path, repair: bool = True) -> Chosen:
 
     Args:
         path: of either.
-        repair: whether a damaged bundle on trial may be rejected in the device root; else nothing is changed.
+        repair: whether the attempt at a trial is counted in the device root, and a damaged bundle on trial rejected
+            there; else nothing is changed.
 
     Raises:
         BundleError, DeviceError: there is none that may be trusted. A damaged bundle on trial is rejected in the
@@ -99,6 +121,8 @@ def choose_bundle(path: Path, repair: bool = True) -> Chosen:
     if not path.is_dir():
         return Chosen(open_bundle(path), None)
     slot = read_state(path).active_slot
+    if slot is not None and slot.state is SlotState.TRIAL and repair:
+        slot = Device(path, who="appliance", wait_s=5.0).attempt(slot.sha256).active_slot
     on_trial = slot is not None and slot.state is SlotState.TRIAL
     try:
         return Chosen(open_active(path), path if on_trial else None)
@@ -112,19 +136,17 @@ def choose_bundle(path: Path, repair: bool = True) -> Chosen:
 def _with_bundle(
     station: Station, chosen: Chosen, store: Store, max_seconds: float | None, progress: Progress | None
 ) -> Summary | str:
-    """Prove one bundle and run with it; the reason when it is not proven."""
-    station = fitted(station, chosen.bundle)
+    """Prove one bundle and run, with it and those pushed meanwhile; the reason when it is not proven."""
+
+    def opened(bundle: Bundle) -> tuple[Station, Model]:
+        return fitted(station, bundle), Model(bundle, variant_of(station.engine.kind))
+
     try:
-        supervisor = Supervisor(station, Model(chosen.bundle, variant_of(station.engine.kind)), store)
+        supervisor = Supervisor(station, chosen.bundle, opened, store)
     except GeometryError as error:
         return f"its own goldens are not what its preprocessing takes: {error}"
     try:
-        problem = supervisor.prove()
-        if problem:
-            return problem
-        if chosen.trial_root is not None:
-            Device(chosen.trial_root, who=f"appliance {station.station.name}", wait_s=5.0).confirm(chosen.bundle.sha256)
-        return supervisor.run(max_seconds, progress)
+        return supervisor.prove() or supervisor.run(max_seconds, progress)
     finally:
         supervisor.close()
 
@@ -135,9 +157,9 @@ def fitted(station: Station, bundle: Bundle) -> Station:
     Raises:
         InputError: a source that cannot be opened, or an engine that is not installed. BundleError: no variant for it.
     """
-    bundle.variant(variant_of(station.engine.kind))
     if problem := missing(station.engine.kind):
         raise InputError(f"engine.kind: {problem}")
+    bundle.variant(variant_of(station.engine.kind))
     for name, camera in station.camera.items():
         try:
             open_source(camera.model_dump(mode="json"), bundle.manifest.preprocess.channels)

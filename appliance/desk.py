@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from appliance.camera_link import CameraLink
 from appliance.config import Station
-from appliance.engine_link import EngineLink, Model
 from appliance.health import Health
 from appliance.ledger import Ledger
-from appliance.line import Line
 from appliance.messages import Counts, Evidence, Latency, Reply, Request, State, Status
 from appliance.outputs import Output
+from appliance.state import OPERATOR, Hold, Reset, Resume
 from appliance.store import Store, StoreError
+from appliance.switching import Switcher
+from calibration.cli_support import one_line
 from calibration.errors import InputError
 
 
@@ -50,56 +51,74 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Desk:
-    """Looks at everything, changes nothing but alerts' acknowledgements and persons' verdicts."""
+    """Looks at everything, and carries out what operators ask for: each of their acts is on record with the name."""
 
     station: Station
-    model: Model
     store: Store
     health: Health
     ledger: Ledger
-    line: Line
+    posts: Switcher
     output: Output
     cameras: Sequence[CameraLink]
-    engine: EngineLink
     started_ns: int = 0
 
     def answer(self, request: Request) -> Reply:
         """Carry out a client's request. Raises InputError with what the client did wrong."""
+        if request.op in ("acknowledge", "review"):
+            try:
+                self._record(request)
+            except StoreError as error:
+                return Reply(error=f"not recorded: {error}")
+        elif request.op != "status":
+            self._act(request)
+        return Reply(status=self.status())
+
+    def _record(self, request: Request) -> None:
         if request.op == "acknowledge":
             if request.alert is None:
                 raise InputError("alert: give the number of the alert")
-            try:
-                self.store.acknowledge(request.alert, request.operator)
-            except StoreError as error:
-                return Reply(error=f"not recorded: {error}")
-        if request.op == "review":
+            self.store.acknowledge(request.alert, request.operator)
+        else:
             if request.row is None:
                 raise InputError("row: give the number of the verdict")
-            try:
-                self.store.review(request.row, request.decision, request.operator)
-            except StoreError as error:
-                return Reply(error=f"not recorded: {error}")
-        return Reply(status=self.status())
+            self.store.review(request.row, request.decision, request.operator)
+
+    def _act(self, request: Request) -> None:
+        """Hold the line, let it go on, or have a fault looked at again."""
+        who, why = request.operator.strip(), one_line(request.why.strip())
+        if not who:
+            raise InputError("operator: give the name of who acts; it goes on record")
+        if request.op == "hold":
+            if not why:
+                raise InputError("why: say why the line is held; it goes on record")
+            self.health.audit_as(who, "hold", why)
+            self.health.take(Hold(OPERATOR, f"held by {who}: {why}"))
+        elif request.op == "resume":
+            if not self.health.take(Resume(who)):
+                raise InputError("nothing waits for an operator; a hold whose cause lasts ends with its cause")
+        elif not self.health.take(Reset(who)):
+            raise InputError("the station is in no fault")
 
     def status(self) -> Status:
         """Everything now."""
         now_ns = time.monotonic_ns()
-        condition, bundle = self.health.condition, self.model.bundle
+        condition, post = self.health.condition, self.posts.current
         return Status(
             station=self.station.station.name,
             state=condition.state,
             state_reason=condition.reason,
-            bundle_name=bundle.manifest.name,
-            bundle_sha256=bundle.sha256,
-            engine=self.engine.name,
-            classes=bundle.manifest.classes,
+            bundle_name=post.name,
+            bundle_sha256=post.sha256,
+            engine=post.engine.name,
+            classes=post.model.rule.classes,
             uptime_s=(now_ns - self.started_ns) / 1e9,
             counts=self.ledger.counts(),
             rejects_by_reason=self.ledger.rejects_by_reason(),
             rate=self.ledger.statistics.rate(now_ns),
             latency=self.ledger.statistics.latency(),
-            histogram=tuple(self.line.histogram),
-            drift=self.line.drift.last,
+            histogram=tuple(post.line.histogram),
+            drift=post.line.drift.last,
+            cached=post.cache.hits,
             cameras={camera.name: camera.describe() for camera in self.cameras},
             evidence=self._evidence(),
             alerts=self.store.open_alerts(),
@@ -117,12 +136,12 @@ class Desk:
     def summary(self, seconds: float, ended_by: str) -> Summary:
         """The run, after its last row is durable."""
         counts, rejects = self.ledger.run_counts()
-        condition, bundle = self.health.condition, self.model.bundle
+        condition, post = self.health.condition, self.posts.current
         return Summary(
             station=self.station.station.name,
-            bundle=bundle.manifest.name,
-            bundle_sha256=bundle.sha256,
-            engine=self.engine.name,
+            bundle=post.name,
+            bundle_sha256=post.sha256,
+            engine=post.engine.name,
             state=condition.state,
             state_reason=condition.reason,
             ended_by=ended_by,

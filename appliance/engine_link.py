@@ -101,6 +101,17 @@ class EngineLink:
         self.looping = False
         self.part_ns = 0.0
 
+    def pace_like(self, other: EngineLink) -> None:
+        """Take batches and lanes over from the engine that judges now: timing this one would slow that one down."""
+        self.size, self.lanes = min(self.size, other.size), min(self.lanes, other.lanes)
+        self.part_ns = other.part_ns
+        self._trials = Trials(self.size, self.lanes, 0)
+
+    def revive(self, now_ns: int) -> None:
+        """An operator has repaired what was at fault: start and prove it as if it had never failed."""
+        self.looping, self._limit, self.phase = False, RestartLimit(), EnginePhase.DOWN
+        self.start(now_ns)
+
     @property
     def worker(self) -> Worker | None:
         """Its process, if one runs."""

@@ -45,12 +45,12 @@ class EvidenceWriter:
     def __init__(self, settings: dict[str, Any]) -> None:
         """Start the thread.
 
-        `settings`: root, camera, bundle (SHA-256), database, quotas (bytes by class), per_second, and free_bytes, below
-        which the disk is left to the database.
+        `settings`: root, camera, database, quotas (bytes by class), per_second, and free_bytes, below which the disk is
+        left to the database.
         """
         self._root = Path(settings["root"])
         self._folder = camera_folder(self._root, settings["camera"])
-        self._camera, self._bundle, self._database = settings["camera"], settings["bundle"], Path(settings["database"])
+        self._camera, self._database = settings["camera"], Path(settings["database"])
         self._free_bytes, self._interval = int(settings["free_bytes"]), 1 / float(settings["per_second"])
         self._shelf = Shelf({EvidenceClass(kind): int(size) for kind, size in settings["quotas"].items()})
         self._queue: queue.Queue[tuple[EvidenceClass, EvidenceRecord, Frame] | None] = queue.Queue(WAITING)
@@ -67,15 +67,15 @@ class EvidenceWriter:
         """Frames that were wanted and are not stored."""
         return self._refused + self._failed
 
-    def offer(self, kind: EvidenceClass, seq: int, frame: Frame, trigger: int, mono_ns: int, crc: int) -> None:
-        """Store a frame if there is time for it; never waits."""
+    def offer(
+        self, kind: EvidenceClass, seq: int, frame: Frame, trigger: int, mono_ns: int, crc: int, bundle: str
+    ) -> None:
+        """Store a frame if there is time for it; never waits. `bundle`: SHA-256 of the one that judges it."""
         now = time.monotonic()
         try:
             if now < self._next:
                 raise queue.Full
-            self._queue.put_nowait(
-                (kind, EvidenceRecord(seq, self._camera, trigger, mono_ns, crc, self._bundle), frame)
-            )
+            self._queue.put_nowait((kind, EvidenceRecord(seq, self._camera, trigger, mono_ns, crc, bundle), frame))
         except queue.Full:
             self._refused += 1
             return

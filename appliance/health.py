@@ -72,6 +72,10 @@ class Health:
         """Something that must stay on record."""
         self._audit(Audit("daemon", action, new, old))
 
+    def audit_as(self, actor: str, action: str, new: str) -> None:
+        """What a person did."""
+        self._audit(Audit(actor, action, new, ""))
+
     def drifted(self, comparison: Drift) -> None:
         """One comparison of the drift monitor: an alert and a warning when drift begins, nothing while it lasts; the
         line is held while it is hard, and until an operator has looked."""

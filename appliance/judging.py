@@ -28,7 +28,7 @@ Channel = zmq.Socket[bytes]
 
 def run_engine(settings: dict[str, Any], channel: Channel) -> None:
     """Load the model that the supervisor sends, then judge batches until told to stop."""
-    ring = Ring(settings["ring"], settings["slots"], tuple(settings["shape"]))
+    ring = Ring(settings["ring"], settings["slots"], tuple(settings["shape"]), settings["first"])
     channel.send(pack_json(HELLO, 0))
     message = channel.recv()
     if message[:1] != LOAD:

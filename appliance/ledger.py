@@ -63,8 +63,8 @@ class Ledger:
     ) -> int:
         """Queue the row of a part that had a frame; returns its number.
 
-        `engine_ns`: start and end of its batch, 0 where there was none. `place`: size of that batch, and where in it. `bundle`: SHA-256 of the
-        one that the part was preprocessed for; the one that judges now where that is empty.
+        `engine_ns`: start and end of its batch, 0 where there was none. `place`: size of that batch, and where in it.
+        `bundle`: SHA-256 of the one that the part was preprocessed for; the one that judges now where that is empty.
         """
         started, ended = engine_ns if engine_ns[0] else (now_ns, now_ns)
         latency = (part.ready_ns - part.triggered_ns, started - part.ready_ns, ended - started)

@@ -131,11 +131,12 @@ class Status(Strict):
 class Request(Strict):
     """A client's request on the control socket."""
 
-    op: Literal["status", "acknowledge", "review"]
+    op: Literal["status", "acknowledge", "review", "hold", "resume", "reset"]
     alert: int | None = None
     operator: str = ""
     row: int | None = None
     decision: str = ""
+    why: str = Field(default="", max_length=200)
 
 
 class Reply(Strict):

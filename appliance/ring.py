@@ -28,13 +28,14 @@ class Ring:
 
     Attributes:
         descriptor: of the memory; hand it to child processes.
+        first: number of its first slot. The slots of two rings of one daemon never have the same number.
         slots: how many tensors there are.
         shape: of each: (channels, height, width), uint8.
     """
 
-    def __init__(self, descriptor: int, slots: int, shape: tuple[int, int, int]) -> None:
+    def __init__(self, descriptor: int, slots: int, shape: tuple[int, int, int], first: int = 0) -> None:
         """Attach to memory that `create` made in another process (or here)."""
-        self.descriptor, self.slots, self.shape = descriptor, slots, shape
+        self.descriptor, self.slots, self.shape, self.first = descriptor, slots, shape, first
         self._stride = _stride(shape)
         self._map = mmap.mmap(descriptor, slots * self._stride)
         flat = np.frombuffer(self._map, np.uint8).reshape(slots, self._stride)
@@ -42,7 +43,7 @@ class Ring:
         self._views: list[Tensor] = [flat[index, :used].reshape(shape) for index in range(slots)]
 
     @classmethod
-    def create(cls, slots: int, shape: tuple[int, int, int]) -> Ring:
+    def create(cls, slots: int, shape: tuple[int, int, int], first: int = 0) -> Ring:
         """New memory, all of it reserved now: a machine short of memory fails here and not in the middle of a part.
 
         Raises:
@@ -58,11 +59,16 @@ class Ring:
                 f"batch.size: {size / 2**20:.0f} MiB of shared memory for {slots} frames cannot be had "
                 f"({error.strerror}); make batch.size smaller"
             ) from None
-        return cls(descriptor, slots, shape)
+        return cls(descriptor, slots, shape, first)
+
+    def __contains__(self, slot: object) -> bool:
+        return isinstance(slot, int) and self.first <= slot < self.first + self.slots
 
     def slot(self, index: int) -> Tensor:
         """The tensor in a slot, uint8 `shape`: a view, not a copy."""
-        return self._views[index]
+        if index not in self:
+            raise IndexError(f"slot {index} of a ring of {self.slots} from {self.first} on")
+        return self._views[index - self.first]
 
     def close(self) -> None:
         """Give up this process's hold on the memory."""

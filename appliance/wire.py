@@ -31,6 +31,7 @@ KEEP = b"K"
 EVIDENCE = b"V"
 COUNT = b"N"
 ALIVE = b"A"
+TRIGGER = b"T"
 SWITCH = b"W"
 
 _FRAME = struct.Struct("<cQIIqqQHH")

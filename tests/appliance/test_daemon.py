@@ -53,7 +53,7 @@ def test_the_same_frames_twice_give_identical_scores(tmp_path: Path) -> None:
     run_json(config)
     config.write_text(config.read_text().replace('"L1"', '"L2"') + "[batch]\nsize = 3\n")
     run_json(config)
-    query = "SELECT frame, logits, defect_probability, verdict, reason, crc FROM verdict WHERE lot = '{}' ORDER BY seq"
+    query = "SELECT frame, logits, defect_probability, verdict, reason, crc FROM verdict WHERE lot = '{}' ORDER BY trigger"
     first, second = rows(config, query.format("L1")), rows(config, query.format("L2"))
     assert len(first) == 40
     assert first == second
@@ -128,7 +128,7 @@ def test_a_stopped_engine_counts_as_hung(tmp_path: Path) -> None:
         status = daemon.until(lambda s: s.rejects_by_reason.get("ENGINE", 0) > 0)
         daemon.until(lambda s: s.state is State.RUN and s.counts.ok > status.counts.ok + 50)
         summary = daemon.stop(signal.SIGTERM)
-    assert set(summary["rejects_by_reason"]) <= {"DEFECT", "UNSURE", "ENGINE", "LATE", "OVERFLOW"}
+    assert set(summary["rejects_by_reason"]) <= {"DEFECT", "UNSURE", "ENGINE", "LATE", "OVERFLOW", "HOLD"}
     assert summary["rows"] == summary["counts"]["triggers"] == len(rows(config))
 
 
@@ -179,7 +179,7 @@ def test_bad_images_are_named_counted_and_survived(tmp_path: Path) -> None:
             config, "SELECT frame, verdict, reason, detail FROM verdict WHERE decision IS NULL"
         )
     }
-    assert found["a-broken.png"][:2] == ("REJECT", "BAD_IMAGE")
+    assert found["a-broken.png"][:2] == ("REJECT", "DECODE")
     assert "a-broken.png" in found["a-broken.png"][2]
     assert found["b-small.png"][:2] == ("REJECT", "FORMAT")
     assert "32x32" in found["b-small.png"][2]

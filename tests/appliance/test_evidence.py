@@ -138,7 +138,7 @@ def station(tmp_path: Path) -> Station:
 @pytest.fixture
 def told(station: Station) -> dict[str, Any]:
     """What the camera process of that station is told."""
-    found = evidence_settings(station, "top", "b" * 64)
+    found = evidence_settings(station, "top")
     assert found is not None
     return {**found, "free_bytes": 0}
 
@@ -148,7 +148,7 @@ def offer(writer: EvidenceWriter, kind: EvidenceClass, *numbers: int) -> None:
     frame = np.random.default_rng(1).integers(0, 255, (64, 96), np.uint8)  # about 6.5 kB
     for seq in numbers:
         before = writer.written + writer.dropped
-        writer.offer(kind, seq, frame, seq, seq, seq)
+        writer.offer(kind, seq, frame, seq, seq, seq, "b" * 64)
         deadline = time.monotonic() + 5
         while writer.written + writer.dropped == before:
             assert time.monotonic() < deadline
@@ -202,7 +202,7 @@ def test_too_many_frames_are_dropped_at_once(told: dict[str, Any]) -> None:
     frame = np.zeros((64, 96), np.uint8)
     started = time.monotonic()
     for seq in range(1000):
-        writer.offer(EvidenceClass.OTHER, seq, frame, seq, seq, seq)
+        writer.offer(EvidenceClass.OTHER, seq, frame, seq, seq, seq, "b" * 64)
     assert time.monotonic() - started < 1.0
     writer.close(5)
     assert writer.written + writer.dropped == 1000
@@ -254,7 +254,7 @@ def test_the_status_counts_evidence(tmp_path: Path) -> None:
     with Daemon(config) as daemon:
         status = daemon.until(lambda s: s.evidence.written > 5)
         assert status.evidence.dropped == 0
-    assert evidence_settings(load_station(make_station(tmp_path, 0)), "top", "") is None
+    assert evidence_settings(load_station(make_station(tmp_path, 0)), "top") is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**63), st.integers(0, 3)), max_size=9))

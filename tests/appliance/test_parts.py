@@ -91,6 +91,7 @@ def engine_thread(ring: Ring, channel: zmq.Socket[bytes]) -> tuple[threading.Thr
     settings = {
         "ring": ring.descriptor,
         "slots": ring.slots,
+        "first": ring.first,
         "shape": list(ring.shape),
         "batch": 4,
         "lanes": 2,
@@ -176,7 +177,7 @@ def test_a_worker_without_its_parent_ends() -> None:
 def test_a_stubborn_worker_is_killed(tmp_path: Path) -> None:
     """A worker that does not end when told is killed after its time."""
     ring = Ring.create(1, tiny_spec().shape)
-    settings = {"slots": 1, "shape": list(ring.shape), "batch": 1}
+    settings = {"slots": 1, "first": 0, "shape": list(ring.shape), "batch": 1}
     worker = Worker("engine", "engine-1", f"ipc://{tmp_path}/nobody", settings, ring.descriptor)
     assert worker.exit_code() is None
     worker.end(0.05)
