@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress, warn
+from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, one_line, warn
 from calibration.errors import InputError
-from deploy.bundle import Bundle, open_bundle
+from deploy import cli_show as show
+from deploy.bundle import open_bundle
 from deploy.cli_keys import enrol_command, keys_group, sign_command
-from deploy.push import Outcome, PushReport, Transport, push, reach_all, rollback
-from deploy.slots import SLOT_NAMES, Slots
+from deploy.inventory import Ways, read_inventory
+from deploy.rollout import JOBS, PushReport, Rollout, on_each, push, rollback
+from deploy.usb import pack, packed
+
+BUSY = 75
+"""Exit code where every failed device was being changed by somebody else: the same command may work later."""
+INVENTORY = "devices.toml"
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group(cls=Cli, epilog=completion_help("deploy"))
@@ -22,7 +29,10 @@ from deploy.slots import SLOT_NAMES, Slots
 def main() -> None:
     """Get a bundle onto a device, and back off it.
 
-    A device is written file:DIR, a device root on this machine.
+    A device is written file:DIR, a device root on this machine; ssh://USER@HOST:PORT/DIR; or as the name of a device or
+    group in an inventory. Its SSH host key must be known beforehand.
+
+    Exit codes: 0 done; 2 something failed; 75 BUSY, somebody else is changing the device: try again.
     """
 
 
@@ -31,64 +41,153 @@ main.add_command(keys_group)
 main.add_command(sign_command)
 main.add_command(enrol_command)
 
-
 _devices = click.argument("devices", metavar="DEVICE...", nargs=-1, required=True)
+_inventory = click.option(
+    "--inventory",
+    type=click.Path(path_type=Path),
+    help=f"TOML file of devices and groups.  [default: {INVENTORY}, where there is one]",
+)
 
 
-@main.command("push", epilog=example("deploy push solar.lgb file:/var/lib/lineguard"))
+def _reaching(command: F) -> F:
+    """The options of every command that reaches devices."""
+    known = click.option("--known-hosts", type=click.Path(path_type=Path), help="Host keys, as OpenSSH keeps them.")
+    identity = click.option("--identity", type=click.Path(path_type=Path), help="Private key to log in with.")
+    jobs = click.option("--jobs", default=JOBS, show_default=True, type=click.IntRange(1), help="Devices at once.")
+    return jobs(identity(known(_inventory(command))))
+
+
+def _ways(inventory: Path | None, known_hosts: Path | None, identity: Path | None) -> Ways:
+    if inventory is None and Path(INVENTORY).exists():
+        inventory = Path(INVENTORY)
+    return Ways(inventory, known_hosts, identity)
+
+
+@main.command("push", epilog=example("deploy push solar.lgb press-1 hall-2 --canary 1 --wait 120"))
 @click.argument("file", type=click.Path(path_type=Path))
 @_devices
 @click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 @click.option("--retry", is_flag=True, help="Push even a bundle that the device has rejected before.")
+@click.option("--canary", default=0, metavar="N", help="So many devices first, the others once these confirmed it.")
+@click.option("--wait", "wait_s", default=0.0, metavar="SECONDS", help="Watch each trial; a failed one stops all.")
+@_reaching
 @json_option
-def push_command(file: Path, devices: tuple[str, ...], dry_run: bool, retry: bool, as_json: bool) -> None:
+def push_command(
+    file: Path, devices: tuple[str, ...], dry_run: bool, retry: bool, canary: int, wait_s: float, jobs: int,
+    inventory: Path | None, known_hosts: Path | None, identity: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Verify a bundle, copy it to each DEVICE and put it on trial there.
 
     A device that was enrolled takes only what `deploy sign` has signed for it: FILE.sig must lie beside FILE.
 
-    The appliance on the device confirms it once its golden frames have passed, or goes back to the bundle before.
+    The appliance on the device confirms it once its golden frames and its probation have passed, or goes back to the
+    bundle before. --wait sees which. A transfer that was cut goes on where it stopped when it is pushed again.
     """
-    report = push(file, devices, progress, dry_run, retry)
-    emit(_push_json(report), as_json, _outcome_table(_push_title(report), report.devices, dry_run))
-    for outcome in report.devices:
-        if outcome.enrolled is False and not report.failed:
-            warn(f"{outcome.address} is not enrolled: signatures are not checked; `deploy enrol` switches that on")
-    _fail(report.failed, len(report.devices))
+    rollout = Rollout(jobs, canary, wait_s)
+    with show.bars() as watch:
+        report = push(file, devices, watch, dry_run, retry, rollout, _ways(inventory, known_hosts, identity))
+    _told(report, as_json)
 
 
-@main.command("rollback", epilog=example("deploy rollback file:/var/lib/lineguard --reason 'too many overkills'"))
+@main.command("install", epilog=example("deploy install --from /media/stick file:/var/lib/lineguard"))
+@click.argument("device", metavar="DEVICE")
+@click.option("--from", "directory", required=True, type=click.Path(path_type=Path), help="A stick of `deploy pack`.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+@click.option("--retry", is_flag=True, help="Install even a bundle that the device has rejected before.")
+@json_option
+def install_command(device: str, directory: Path, dry_run: bool, retry: bool, as_json: bool) -> None:
+    """Put the bundle of a USB stick on trial on DEVICE, verified as if it had been pushed."""
+    with show.bars() as watch:
+        report = push(packed(directory), (device,), watch, dry_run, retry)
+    _told(report, as_json)
+
+
+@main.command("pack", epilog=example("deploy pack solar.lgb --usb /media/stick"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--usb", "directory", required=True, type=click.Path(path_type=Path), help="Where the stick is mounted.")
+@click.option("--dry-run", is_flag=True, help="Verify only; write nothing.")
+@json_option
+def pack_command(file: Path, directory: Path, dry_run: bool, as_json: bool) -> None:
+    """Put a signed bundle FILE on a USB stick, for a line without a network."""
+    with show.bars() as watch, watch(str(directory)) as report:
+        bundle = pack(file, directory, report, dry_run)
+    told = {"file": file, "usb": directory, "name": bundle.manifest.name, "sha256": bundle.sha256, "dry_run": dry_run}
+    rows = {"bundle": f"{bundle.manifest.name} {bundle.sha256[:12]}", "on": directory}
+    emit(told, as_json, key_values("Would pack" if dry_run else "Packed", rows))
+
+
+@main.command("rollback", epilog=example("deploy rollback press-1 --reason 'too many overkills'"))
 @_devices
 @click.option("--reason", default="rolled back by hand", show_default=True, help="For the device's history.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+@_reaching
 @json_option
-def rollback_command(devices: tuple[str, ...], reason: str, dry_run: bool, as_json: bool) -> None:
+def rollback_command(
+    devices: tuple[str, ...], reason: str, dry_run: bool, jobs: int,
+    inventory: Path | None, known_hosts: Path | None, identity: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Let the bundle that each DEVICE had confirmed before judge again."""
-    outcomes = rollback(devices, reason, dry_run)
-    result = {"dry_run": dry_run, "devices": [_outcome_json(outcome) for outcome in outcomes]}
-    emit(result, as_json, _outcome_table("Rollback", outcomes, dry_run))
-    _fail(tuple(outcome for outcome in outcomes if outcome.error), len(outcomes))
+    outcomes = rollback(devices, reason, dry_run, jobs, _ways(inventory, known_hosts, identity))
+    result = {"dry_run": dry_run, "devices": [show.outcome_json(outcome) for outcome in outcomes]}
+    emit(result, as_json, show.outcome_table("Rollback", outcomes, dry_run))
+    _fail([show.outcome_json(outcome) for outcome in outcomes])
 
 
 @main.command("status", epilog=example("deploy status file:/var/lib/lineguard --json"))
 @_devices
 @click.option("--history", "steps", default=5, show_default=True, help="How many of the last steps to show.")
+@_reaching
 @json_option
-def status_command(devices: tuple[str, ...], steps: int, as_json: bool) -> None:
+def status_command(
+    devices: tuple[str, ...], steps: int, jobs: int,
+    inventory: Path | None, known_hosts: Path | None, identity: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Show what each DEVICE holds, whether it is intact, and the last steps of its history."""
-    states: list[dict[str, Any]] = []
-    for device in reach_all(devices):
-        try:
-            states.append(_status(device, steps))
-        except InputError as error:
-            states.append({"device": device.address, "error": str(error)})
+    reached = _ways(inventory, known_hosts, identity).reach(devices)
+    states = on_each(reached, lambda device: show.status_json(device, steps), jobs)
     if as_json:
         emit({"devices": states}, as_json)
     else:
         for state in states:
-            emit(state, as_json, _status_table(state) if "slots" in state else None)
-    failed = [state for state in states if state["error"]]
-    if failed:
-        raise InputError(_summary([(state["device"], state["error"]) for state in failed], len(states)))
+            emit(state, as_json, show.status_table(state) if "slots" in state else None)
+    _fail(states)
+
+
+@main.command("list", epilog=example("deploy list hall-1 --json"))
+@_devices
+@_reaching
+@json_option
+def list_command(
+    devices: tuple[str, ...], jobs: int,
+    inventory: Path | None, known_hosts: Path | None, identity: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """List who has what: one line for each DEVICE, with the bundle that judges and the other one it holds."""
+    found = on_each(_ways(inventory, known_hosts, identity).reach(devices), show.list_json, jobs)
+    emit({"devices": found}, as_json, show.list_table(found))
+    _fail(found)
+
+
+@main.command("inventory", epilog=example("deploy inventory --inventory devices.toml"))
+@_inventory
+@json_option
+def inventory_command(inventory: Path | None, as_json: bool) -> None:
+    """Check an inventory and show its devices and groups. Nothing is reached."""
+    path = inventory or Path(INVENTORY)
+    found = read_inventory(path)
+    emit(found, as_json, show.inventory_table(str(path), found))
+
+
+@main.command("serve", epilog=example("deploy serve /var/lib/lineguard"))
+@click.argument("root", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "_as_json", is_flag=True, help="Accepted as everywhere; what is said here is JSON in any case.")
+def serve_command(root: Path, _as_json: bool) -> None:
+    """Answer one `deploy push` on standard input and output, for the device root DIR. SSH starts this, people do not.
+
+    In authorized_keys a key can be tied to it: restrict,command="deploy serve /var/lib/lineguard" ssh-ed25519 AAAA...
+    """
+    from deploy.serve import serve
+
+    serve(root)
 
 
 @main.command("inspect", epilog=example("deploy inspect solar.lgb"))
@@ -99,131 +198,25 @@ def inspect_command(file: Path, as_json: bool) -> None:
     bundle = open_bundle(file)
     sizes = {name: len(data) for name, data in sorted(bundle.members.items())}
     result = {"file": file, "sha256": bundle.sha256, "manifest": bundle.manifest, "sizes": sizes}
-    emit(result, as_json, _bundle_table(bundle))
+    emit(result, as_json, show.bundle_table(bundle))
 
 
-def _push_title(report: PushReport) -> str:
-    return f"{report.name}  {report.sha256[:12]}"
+def _told(report: PushReport, as_json: bool) -> None:
+    title = f"{report.name}  {report.sha256[:12]}"
+    emit(show.push_json(report), as_json, show.outcome_table(title, report.devices, report.dry_run))
+    for outcome in report.devices:
+        if outcome.enrolled is False and not report.failed:
+            warn(f"{outcome.address} is not enrolled: signatures are not checked; `deploy enrol` switches that on")
+    _fail([show.outcome_json(outcome) for outcome in report.devices])
 
 
-def _push_json(report: PushReport) -> dict[str, Any]:
-    return {
-        "file": report.file,
-        "name": report.name,
-        "sha256": report.sha256,
-        "dry_run": report.dry_run,
-        "devices": [_outcome_json(outcome) for outcome in report.devices],
-    }
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "device": outcome.address,
-        "plan": outcome.plan.steps if outcome.plan else (),
-        "why": outcome.plan.why if outcome.plan else "",
-        "done": outcome.done,
-        "slots": outcome.slots,
-        "enrolled": outcome.enrolled,
-        "error": outcome.error,
-    }
-
-
-def _outcome_table(title: str, outcomes: tuple[Outcome, ...], dry_run: bool) -> Table:
-    table = _table(title, "device", "would do" if dry_run else "done", "why", "judges now")
-    for outcome in outcomes:
-        plan = outcome.plan
-        steps = (plan.steps if plan else ()) if dry_run else outcome.done
-        did = "failed" if outcome.error else ", ".join(steps) or "nothing"
-        why = outcome.error or (plan.why if plan else "")
-        _row(table, outcome.address, did, why, _judging(outcome.slots))
-    return table
-
-
-def _judging(slots: Slots | None) -> str:
-    slot = slots.active_slot if slots else None
-    return f"{slot.name} {slot.sha256[:12]} ({slot.state.value})" if slot else "nothing"
-
-
-def _status(device: Transport, steps: int) -> dict[str, Any]:
-    status = device.status(steps)
-    record = status.record
-    slots = {name: (record.a if name == "a" else record.b).model_dump(mode="json") for name in SLOT_NAMES}
-    for name, intact in status.intact.items():
-        slots[name]["intact"] = intact
-    damaged = [name for name, intact in status.intact.items() if not intact]
-    return {
-        "device": device.address,
-        "generation": record.generation,
-        "active": record.active,
-        "slots": slots,
-        "history": [line.model_dump(mode="json") for line in status.history],
-        "error": f"slot {damaged[0]}: its bundle is damaged or gone; push it again" if damaged else "",
-    }
-
-
-def _status_table(state: dict[str, Any]) -> Table:
-    table = _table(state["device"], "slot", "state", "bundle", "since (UTC)", "note")
-    for name, slot in state.get("slots", {}).items():
-        judging = " (judges)" if name == state["active"] else ""
-        note = slot["reason"] if slot.get("intact", True) else "DAMAGED " + slot["reason"]
-        _row(table, name, slot["state"] + judging, _named(slot), _minute(slot["since"]), note)
-    table.add_section()
-    for line in state.get("history", []):
-        told = f"{line['reason']} by {line['who']}".strip()
-        _row(table, line["slot"] or "", line["what"], _named(line), _minute(line["time"]), told)
-    return table
-
-
-def _named(record: dict[str, Any]) -> str:
-    return f"{record['name']} {record['sha256'][:12]}".strip()
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
-
-
-def _bundle_table(bundle: Bundle) -> Table:
-    manifest = bundle.manifest
-    spec = manifest.preprocess
-    rows = {
-        "name": manifest.name,
-        "sha256": bundle.sha256,
-        "made": manifest.created.isoformat(timespec="seconds"),
-        "classes": ", ".join(manifest.classes) + f" (good: {manifest.ok_class})",
-        "input": f"{spec.width}x{spec.height}, {'colour' if spec.channels == 3 else 'grey'}, {spec.fit}",
-        "frames": "widths {}..{}, ".format(*spec.frame_widths) + "heights {}..{}".format(*spec.frame_heights),
-        "dataset": f"{manifest.provenance.dataset} {manifest.provenance.dataset_sha256[:12]}",
-        "code": manifest.provenance.code_revision,
-        "golden frames": str(len(bundle.goldens())),
-    }
-    for name, variant in manifest.variants.items():
-        rule, parity = variant.rule, variant.parity
-        rows[f"variant {name}"] = (
-            f"temperature {rule.temperature:.3g}, OK up to {rule.ok_below:.3g}, DEFECT from {rule.defect_above:.3g}, "
-            f"{parity.agreement:.2%} of {parity.parts} verdicts as FP32, {parity.paired_escapes} paired escapes"
-        )
-    rows.update({f"metric {name}": f"{interval:.4f}" for name, interval in manifest.metrics.items()})
-    return key_values(bundle.path.name, rows)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=Text(title), title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    """Add cells as plain text: brackets in a name are no markup."""
-    table.add_row(*(Text(cell) for cell in cells))
-
-
-def _fail(failed: tuple[Outcome, ...], total: int) -> None:
-    if failed:
-        raise InputError(_summary([(outcome.address, outcome.error) for outcome in failed], total))
-
-
-def _summary(failed: list[tuple[str, str]], total: int) -> str:
-    if total == 1:
-        return failed[0][1]
-    return f"{len(failed)} of {total} devices failed: " + "; ".join(f"{name}: {error}" for name, error in failed)
+def _fail(devices: list[dict[str, Any]]) -> None:
+    """End with what went wrong, if anything did: BUSY where waiting is all there is to do, else 2."""
+    failed = [told for told in devices if told["error"]]
+    if not failed:
+        return
+    message = show.summary([(told["device"], told["error"]) for told in failed], len(devices))
+    if all(told["kind"] == "DeviceBusy" for told in failed):
+        click.echo(f"error: {one_line(message)}", err=True)
+        click.get_current_context().exit(BUSY)
+    raise InputError(message)

@@ -18,7 +18,7 @@ EXPECTED = {
         *("labels consensus", "labels issues", "labels queries", "labels apply", "labels convert"),
     },
     "deploy": {
-        *("push", "status", "rollback", "inspect", "sign", "enrol"),
+        *("push", "status", "rollback", "inspect", "sign", "enrol", "list", "inventory", "pack", "install", "serve"),
         *("keys init", "keys rotate", "keys revoke", "keys show"),
     },
     "appliance": {"relay", "run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review judge"},

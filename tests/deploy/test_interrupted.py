@@ -14,7 +14,7 @@ import pytest
 
 from deploy.bundle import open_bundle
 from deploy.install import Device
-from deploy.push import push
+from deploy.rollout import push
 from deploy.record import open_active, read_history, read_record, read_state, read_status
 from deploy.slots import SlotState
 

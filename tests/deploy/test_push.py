@@ -13,7 +13,9 @@ import pytest
 from calibration.errors import InputError
 from deploy.bundle import BundleError
 from deploy.install import Device, DeviceError, read_history, read_state
-from deploy.push import Plan, plan_push, push, reach, reach_all, rollback
+from deploy.inventory import Ways
+from deploy.plan import Plan, plan_push
+from deploy.rollout import push, rollback
 from deploy.slots import Slot, Slots, SlotState
 
 
@@ -187,7 +189,11 @@ def test_a_bad_bundle_touches_no_device(tmp_path: Path, bundles: list[Path]) -> 
     ("address", "message"),
     [
         ("/var/lib/x", "write file:/var/lib/x"),
-        ("ssh:host", "unknown scheme 'ssh'"),
+        ("ssh:host", "write ssh://USER@HOST"),
+        ("tcp:host", "unknown scheme 'tcp'"),
+        ("ssh://host", "names no directory"),
+        ("ssh://a:b@host/dir", "passwords are not used"),
+        ("press-3", "no inventory"),
         ("file:", "names no directory"),
         ("", "no scheme"),
     ],
@@ -195,13 +201,13 @@ def test_a_bad_bundle_touches_no_device(tmp_path: Path, bundles: list[Path]) -> 
 def test_an_address_that_names_no_device_is_a_clear_error(address: str, message: str) -> None:
     """It says what to write instead."""
     with pytest.raises(InputError, match=message):
-        reach(address)
+        Ways().reach([address])
 
 
 def test_a_device_named_twice_is_a_clear_error() -> None:
     """Two pushes onto one device at once would only get in each other's way."""
     with pytest.raises(InputError, match="named twice"):
-        reach_all(["file:/a", "file:/b", "file:/a"])
+        Ways().reach(["file:/a", "file:/b", "file:/a"])
 
 
 def test_rollback_of_several_devices(tmp_path: Path, bundles: list[Path], shas: list[str]) -> None:
