@@ -29,6 +29,7 @@ class Reason(str, Enum):
     OUTPUT = "OUTPUT"
     LATE = "LATE"
     NO_FRAME = "NO_FRAME"
+    CAMERA = "CAMERA"
     ENGINE = "ENGINE"
     LOG = "LOG"
     OVERFLOW = "OVERFLOW"

@@ -71,7 +71,7 @@ def folder_source(path: Path, fps: float, loop: bool, count: int | None, channel
         try:
             return decode_image(data, channels, file.name)
         except ImageError as error:
-            raise ShotError(Reason.BAD_IMAGE, str(error)) from None
+            raise ShotError(Reason.DECODE, str(error)) from None
 
     names = [os.fsencode(file.relative_to(path)).decode("utf-8", "replace") for file in files]
     return Replay(names, read, fps, loop, count, start)

@@ -249,7 +249,7 @@ def test_replays_go_once_or_in_circles(
 
 
 def test_unreadable_files_are_shots_that_fail(tmp_path: Path) -> None:
-    """A file that is no image is BAD_IMAGE, one that vanished NO_FRAME; both keep their place in the order."""
+    """A file that is no image is DECODE, one that vanished NO_FRAME; both keep their place in the order."""
     paths = write_parts(tmp_path, 3)
     source = folder_source(tmp_path, 0.0, False, None, 1, 0)
     paths[0].write_bytes(b"")
@@ -261,7 +261,7 @@ def test_unreadable_files_are_shots_that_fail(tmp_path: Path) -> None:
         with pytest.raises(ShotError) as caught:
             shot.read()
         reasons.append(caught.value.reason)
-    assert reasons == [Reason.BAD_IMAGE, Reason.NO_FRAME]
+    assert reasons == [Reason.DECODE, Reason.NO_FRAME]
     shot = source.shoot()
     assert shot is not None
     assert shot.read().shape == (64, 96)

@@ -110,7 +110,7 @@ def test_what_is_not_stored_is_exit_code_2_with_the_reason(config: Path, case: s
     ((seq,),) = rows(config, f"SELECT seq FROM verdict WHERE serial = '{serial}'")  # noqa: S608
     path = find_evidence(config.parent / "data" / "evidence", "top", seq)
     reason = {"freed": "no frame was kept", "damaged": "damaged", "other part": "belongs to another part",
-              "bundle gone": "is not on this device", "not judged": "was not judged: BAD_IMAGE"}[case]  # fmt: skip
+              "bundle gone": "is not on this device", "not judged": "was not judged: DECODE"}[case]  # fmt: skip
     if case == "freed" and path is not None:
         path.unlink()
     elif case == "damaged" and path is not None:

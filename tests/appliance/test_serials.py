@@ -70,13 +70,13 @@ def test_rows_carry_serial_and_lot(tmp_path: Path) -> None:
     (tmp_path / "serials.csv").write_text("\n".join(["frame,serial,lot", *lines]))
     run_json(config)
     found = rows(config, "SELECT serial, lot, reason FROM verdict ORDER BY serial")
-    assert found == [("S-0", "L1", ""), ("S-1", "L1", ""), ("S-2", "L7", "BAD_IMAGE"), ("S-3", "L1", ""),
+    assert found == [("S-0", "L1", ""), ("S-1", "L1", ""), ("S-2", "L7", "DECODE"), ("S-3", "L1", ""),
                      ("S-4", "L1", "DEFECT")]  # fmt: skip
     assert "S-2 L7" in CliRunner().invoke(main, ["verdicts", "--config", str(config)]).stdout
     assert "serial S-4, lot L1" in CliRunner().invoke(main, ["status", "--config", str(config)]).stdout
-    batches = rows(config, "SELECT batch, position FROM verdict WHERE reason <> 'BAD_IMAGE'")
+    batches = rows(config, "SELECT batch, position FROM verdict WHERE reason <> 'DECODE'")
     assert all(0 <= position < batch <= 8 for batch, position in batches)
-    assert rows(config, "SELECT batch, position FROM verdict WHERE reason = 'BAD_IMAGE'") == [(None, None)]
+    assert rows(config, "SELECT batch, position FROM verdict WHERE reason = 'DECODE'") == [(None, None)]
 
 
 @given(st.text(max_size=70), st.text(max_size=70), st.text(max_size=20))

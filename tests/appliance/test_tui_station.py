@@ -118,7 +118,7 @@ async def test_counts_are_equal_in_database_status_and_screen(folder: Path) -> N
         app = LineguardApp(StationSource(station), "Jana", poll_s=0.3)
         async with app.run_test(size=(80, 24)) as pilot:
             await shows(pilot, "parts are being judged")
-            await shows(pilot, "○ BAD_IMAGE")
+            await shows(pilot, "○ DECODE")
             await until(pilot, lambda: process.poll() is not None)
             assert process.returncode == 0
             await shows(pilot, "○ STOPPED")
@@ -179,7 +179,7 @@ def test_what_happens_to_a_screen_does_not_reach_the_daemon(folder: Path) -> Non
         after = fetch_status(station)
         assert process.poll() is None
         missed = after.counts.not_inspected - before.counts.not_inspected
-        unreadable = after.rejects_by_reason["BAD_IMAGE"] - before.rejects_by_reason["BAD_IMAGE"]
+        unreadable = after.rejects_by_reason["DECODE"] - before.rejects_by_reason["DECODE"]
         assert missed == unreadable
 
 
