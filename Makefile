@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint types imports attacks powercut-db powercut-deploy results-elpv bench screenshot clean help
+.PHONY: demo test check lint types imports attacks faults soak powercut-db powercut-deploy results-elpv bench screenshot clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,12 @@ attacks: $(STAMP) ## every byte of a signed bundle flipped, every prefix, every 
 
 powercut-deploy: $(STAMP) ## a device through thousands of power cuts of push, trial, rollback and enrolment (about 3 minutes)
 	$(BIN)/python -m tests.powercut.campaign
+
+faults: $(STAMP) ## 20,000 parts through a line where everything fails at random, and mutants (about 8 minutes)
+	$(BIN)/python -m tests.faults.campaign
+
+soak: $(STAMP) ## ten minutes at 60 frames/s: exact counts, flat memory, no slower at the end
+	$(BIN)/python -m benchmarks.soak
 
 powercut-db: $(STAMP) ## 10,000 simulated power cuts of the database (about 2 minutes)
 	$(BIN)/python -m tests.faults.powercut_db

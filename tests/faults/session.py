@@ -27,6 +27,11 @@ ACTIONS = (8, 14)
 WELL_AGAIN_S = 30.0
 """After all faults parts pass again within this time."""
 
+UNCONFIRMED = 8
+"""PASSes that the PLC may have taken without its answer arriving, for each fault that can be the cause."""
+
+CAUSES = ("PLC DROP", "PLC HANG", "all processes stopped")
+
 CLOCKS_S = (3600.0, -3600.0, -1.79e9, 3.6e8, 1.0)
 """Jumps of the wall clock: an hour on and back, to about 1970, beyond 2038, a leap second."""
 

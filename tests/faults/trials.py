@@ -34,7 +34,8 @@ def trial(mutant: str, seed: int) -> str:
                 trouble = str(error)
                 if line.process is not None:
                     line.kill()
-            return _said(check(line)) or trouble
+            found = check(line)
+            return _said(found) or trouble
 
 
 def _course(line: Line) -> None:
@@ -45,13 +46,14 @@ def _course(line: Line) -> None:
     line.world.set(Word.DISK, DiskOrder.NONE)
     line.run_parts(50)
     line.world.set(Word.ENGINE, EngineOrder.HANG)  # so that parts are under way when the supervisor dies
-    line.run_parts(60)
+    line.run_parts(40)
     line.kill()
     line.unseen(3)
     line.start()
-    line.run_parts(60)
-    line.world.set(Word.ENGINE, EngineOrder.NAN)
-    line.run_parts(60)
+    line.passes(5)
+    for _ in range(6):
+        line.world.set(Word.ENGINE, EngineOrder.NAN)
+        line.run_parts(15)
     line.world.set(Word.ENGINE, EngineOrder.KILL)
     line.run_parts(150)
     line.stop()
@@ -59,6 +61,6 @@ def _course(line: Line) -> None:
 
 def _said(found: Findings) -> str:
     """The findings in a few words."""
-    names = ("wrong_pass", "lost_rows", "no_row", "two_rows", "strange_rows", "too_early")
+    names = ("wrong_pass", "lost_rows", "no_row", "two_rows", "strange_rows", "too_early", "unconfirmed")
     counts = [f"{name} {getattr(found, name)}" for name in names if getattr(found, name)]
     return "; ".join([*counts, *found.broken])

@@ -88,8 +88,12 @@ def _rows(line: Line, found: Findings) -> Rows:
         whole = connection.execute("PRAGMA integrity_check").fetchone()[0]
         if whole != "ok":
             found.broken.append(f"integrity_check: {whole}")
-        for trigger, verdict, reason in connection.execute("SELECT trigger, verdict, reason FROM verdict"):
+        spoiled = line.world.spoiled()
+        for trigger, verdict, reason, crc in connection.execute("SELECT trigger, verdict, reason, crc FROM verdict"):
             rows.setdefault(trigger, []).append((verdict, reason))
+            if verdict == "PASS" and crc in spoiled:
+                found.wrong_pass += 1
+                found.example(f"part {trigger}: the engine gave no judgement")
         counted = connection.execute("SELECT coalesce(sum(parts), 0) FROM tally").fetchone()[0]
         if counted != sum(map(len, rows.values())):
             found.broken.append(f"the tally counts {counted} parts")

@@ -36,6 +36,8 @@ class SimulatedEngine:
         elif order == EngineOrder.SLOW:
             time.sleep(self._slow_s)
         logits = self._engine.infer(batch, *lane)
+        if order in (EngineOrder.NAN, EngineOrder.INFINITE):
+            self._world.spoil(batch)
         if order == EngineOrder.NAN:
             return np.full_like(logits, np.nan)
         if order == EngineOrder.INFINITE:

@@ -42,18 +42,17 @@ def no_checksum(process: str) -> None:
 
 
 def late_pass(process: str) -> None:
-    """A deadline is a minute later than it should be."""
+    """Every part is taken to have been triggered a minute later than it was."""
     if process == "daemon":
-        from appliance.supervisor import Supervisor
+        from appliance.wire import FrameNote
 
-        frame = Supervisor._frame
+        unpack = FrameNote.unpack
 
-        def generous(self: Supervisor, *arguments: Any) -> None:
-            """As if the station had an hour."""
-            self._deadline_ns = 60 * 10**9
-            frame(self, *arguments)
+        def later(data: bytes) -> FrameNote:
+            note = unpack(data)
+            return note._replace(triggered_ns=note.triggered_ns + 60 * 10**9)
 
-        Supervisor._frame = generous  # type: ignore[method-assign]
+        FrameNote.unpack = later  # type: ignore[method-assign,assignment]
 
 
 def stale_frame(process: str) -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 PARTS_MAX = 1 << 20
 _WORDS = 64
@@ -126,6 +130,16 @@ class World:
         """What the journal says of a part."""
         at_ns, kind, part = _RECORD.unpack_from(self._map, 8 * _WORDS + number * _RECORD.size)
         return Event(at_ns, Kind(kind), part)
+
+    def spoil(self, tensors: NDArray[np.uint8]) -> None:
+        """Note that what the engine said of these was no judgement."""
+        with (self.directory / "spoiled").open("ab") as file:
+            file.write(b"".join(zlib.crc32(np.ascontiguousarray(tensor)).to_bytes(4, "little") for tensor in tensors))
+
+    def spoiled(self) -> set[int]:
+        """Checksums of all those tensors."""
+        path = self.directory / "spoiled"
+        return set(np.frombuffer(path.read_bytes(), "<u4").tolist()) if path.exists() else set()
 
     @property
     def parts(self) -> int:
