@@ -34,7 +34,6 @@ class Recipe:
         flip_average: the classifier's answer is the mean over these mirrored views; same caution, and two or four
             times the cost of a part.
         jitter: 0..1; each copy's contrast and brightness vary by up to this share (lamps age).
-        mixup: >= 0, alpha of the shares by which cached activations of two frames are blended; 0 blends none.
         batch: frames a step. learning_rate, weight_decay: of AdamW. warmup: share of the steps, 0..1.
         head_rate: the head's learning rate as a share of the backbone's; it starts from a fit, not from nothing.
         ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
@@ -66,7 +65,6 @@ class Recipe:
     flips: Flips = "both"
     flip_average: Flips = "none"
     jitter: float = 0.0
-    mixup: float = 0.0
     batch: int = 16
     learning_rate: float = 5e-4
     head_rate: float = 1.0
@@ -96,7 +94,6 @@ class Recipe:
             "flips": self.flips in FLIPS,
             "flip_average": self.flip_average in FLIPS,
             "jitter": 0 <= self.jitter < 1,
-            "mixup": self.mixup >= 0,
             "batch": self.batch >= 1,
             "learning_rate": self.learning_rate > 0,
             "head_rate": self.head_rate >= 0,

@@ -206,15 +206,12 @@ def fine_tune(
     while state.at.epoch < recipe.epochs and state.at.epoch - state.at.best_epoch < recipe.patience:
         epoch, losses = state.at.epoch, []
         torch.manual_seed(fold.seed * 10_007 + epoch)  # of dropout
-        mixing = np.random.default_rng([5, fold.seed, epoch])
         model.train()
         key = (fold.seed, epoch)
         for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, key, rows_of_a_round):
             set_rate(state.optimiser, recipe, state.at.step / (recipe.epochs * steps))
-            inputs, wanted = mix(lower.get(rows, copies), targets[torch.from_numpy(rows)], recipe.mixup, mixing)
-            loss = focal_loss(
-                model.classify(model.embed(inputs, recipe.frozen_stages)), wanted, recipe.gamma, class_weights
-            )
+            logits = model.classify(model.embed(lower.get(rows, copies), recipe.frozen_stages))
+            loss = focal_loss(logits, targets[torch.from_numpy(rows)], recipe.gamma, class_weights)
             state.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             state.optimiser.step()
@@ -227,22 +224,6 @@ def fine_tune(
             accuracy = float((val_logits.argmax(1) == fold.val.labels).mean())
             state.finish_epoch(score, error, {"loss": float(np.mean(losses)), "val_accuracy": accuracy})
         yield state.at
-
-
-def mix(x: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al., ICLR 2018) on activations: each sample blended with another of its batch by a share
-    drawn from Beta(alpha, alpha), its target likewise; alpha 0 leaves both as they are.
-
-    Args:
-        x: float32 (batch, ...). targets: float32 (batch, classes).
-    """
-    if not alpha:
-        return x, targets
-    share = torch.from_numpy(rng.beta(alpha, alpha, len(x)).astype(np.float32))
-    share = torch.maximum(share, 1 - share)
-    other = torch.from_numpy(rng.permutation(len(x)))
-    blend = share.reshape(-1, *[1] * (x.ndim - 1))
-    return x * blend + x[other] * (1 - blend), targets * share[:, None] + targets[other] * (1 - share[:, None])
 
 
 def predict_lower(model: Classifier, lower: Activations) -> NDArray[np.float32]:

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -28,7 +26,7 @@ from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import logit_adjusted_loss
 from trainer.models.classifier import Classifier, ClassifierConfig
 from trainer.recipes import FULL, QUICK, Recipe
-from trainer.train import Fold, TrainResult, draw_batches, fine_tune, mix, start, train
+from trainer.train import Fold, TrainResult, draw_batches, fine_tune, start, train
 
 COUNTS = (40, 8, 4)
 """Images per class; half of each are for training."""
@@ -201,28 +199,6 @@ def test_smote_works_within_each_copy_and_is_sure_of_its_class() -> None:
     assert np.array_equal(y[:6], targets)
     assert np.array_equal(y[6:8], np.eye(2)[of[6:]])
     assert x[8:].min() > 50
-
-
-@given(seed=st.integers(0, 2**31), alpha=st.floats(0.05, 5), n=st.integers(2, 12))
-def test_mixup_blends_pictures_and_targets_by_the_same_share(seed: int, alpha: float, n: int) -> None:
-    """Each row is at least half itself, the rest one other row of the batch; targets alike and summing to one."""
-    identity = torch.eye(n)
-    x, targets = mix(identity.reshape(n, n, 1, 1), identity, alpha, np.random.default_rng(seed))
-    assert torch.equal(x.reshape(n, n), targets)
-    torch.testing.assert_close(targets.sum(1), torch.ones(n))
-    assert bool((targets.diagonal() >= 0.5 - 1e-6).all())
-    assert bool(((targets > 0).sum(1) <= 2).all())
-
-
-def test_mixup_of_alpha_zero_changes_nothing_and_larger_alphas_blend_more() -> None:
-    """Alpha 0 is off; at alpha 1 the mean share of the other is 1/4, at 0.1 far less."""
-    x, targets = torch.rand(4, 2), torch.eye(4)
-    assert mix(x, targets, 0.0, np.random.default_rng(0)) == (x, targets)
-    blended = [
-        np.mean([1 - mix(x, targets, a, np.random.default_rng(i))[1].amax(1).mean() for i in range(200)])
-        for a in (0.1, 1.0)
-    ]
-    assert blended[0] < 0.1 < blended[1]
 
 
 def test_batches_go_round_after_round() -> None:
