@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -11,10 +11,11 @@ from rich.table import Table
 from calibration.cli_support import emit, example, json_option, key_values
 from calibration.errors import InputError
 from deploy.install import Device
-from deploy.keys import Changed, KeyStore
 from deploy.record import TRUST, check_usable, read_trust
-from deploy.trust import enrolled
 from deploy.trust_record import EVERY_DEVICE
+
+if TYPE_CHECKING:  # python-tuf costs a tenth of a second, which `deploy serve` would pay on every device
+    from deploy.keys import Changed, KeyStore
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 _dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
@@ -36,7 +37,7 @@ def keys_group() -> None:
 @json_option
 def init_command(directory: Path, threshold: int, dry_run: bool, as_json: bool) -> None:
     """Make a key directory: DIR/root.json is what devices are enrolled with."""
-    _told("made", directory, KeyStore(directory).init(threshold, dry_run), dry_run, as_json)
+    _told("made", directory, _store(directory).init(threshold, dry_run), dry_run, as_json)
 
 
 @keys_group.command("rotate", epilog=example("deploy keys rotate keys --dry-run"))
@@ -46,7 +47,7 @@ def init_command(directory: Path, threshold: int, dry_run: bool, as_json: bool) 
 @json_option
 def rotate_command(directory: Path, with_root: bool, dry_run: bool, as_json: bool) -> None:
     """Replace the signing keys and renew the root. Devices learn of it from the next signed push."""
-    _told("rotated", directory, KeyStore(directory).rotate(with_root, dry_run), dry_run, as_json)
+    _told("rotated", directory, _store(directory).rotate(with_root, dry_run), dry_run, as_json)
 
 
 @keys_group.command("revoke", epilog=example("deploy keys revoke keys 3f9a1c04"))
@@ -56,7 +57,7 @@ def rotate_command(directory: Path, with_root: bool, dry_run: bool, as_json: boo
 @json_option
 def revoke_command(directory: Path, key: str, dry_run: bool, as_json: bool) -> None:
     """Replace one key that must not be trusted any more; KEYID is the beginning of its id."""
-    _told("revoked", directory, KeyStore(directory).revoke(key, dry_run), dry_run, as_json)
+    _told("revoked", directory, _store(directory).revoke(key, dry_run), dry_run, as_json)
 
 
 @keys_group.command("show", epilog=example("deploy keys show keys"))
@@ -64,7 +65,7 @@ def revoke_command(directory: Path, key: str, dry_run: bool, as_json: bool) -> N
 @json_option
 def show_command(directory: Path, as_json: bool) -> None:
     """List the current keys and what each may sign."""
-    root = KeyStore(directory).root().signed
+    root = _store(directory).root().signed
     held = {key: "root" if key in root.roles["root"].keyids else "signing" for key in root.keys}
     result = {
         "version": root.version,
@@ -88,7 +89,7 @@ def sign_command(file: Path, directory: Path, devices: str, days: int, dry_run: 
 
     Where it takes two signers, the second one signs the same FILE with its FILE.sig on a machine of their own.
     """
-    signed = KeyStore(directory).sign(file, tuple(devices.split(",")), days, dry_run)
+    signed = _store(directory).sign(file, tuple(devices.split(",")), days, dry_run)
     missing = signed.needed - signed.signatures
     rows: dict[str, object] = {
         "signature": signed.file,
@@ -114,6 +115,8 @@ def enrol_command(device: str, root_file: Path, device_id: str, dry_run: bool, a
 
     Do this where nobody can come between, at the device or when it is set up: it is the one step that trusts blindly.
     """
+    from deploy.trust import enrolled
+
     scheme, _, directory = device.partition(":")
     if scheme != "file" or not directory:
         raise InputError(f"device {device!r}: enrol it where it is, as file:DIR")
@@ -130,6 +133,12 @@ def enrol_command(device: str, root_file: Path, device_id: str, dry_run: bool, a
         raise InputError(f"{path / TRUST}: enrolled already, as {held.device}")
     result: dict[str, Any] = {"device": device, "id": record.device, "dry_run": dry_run}
     emit(result, as_json, key_values("Would enrol" if dry_run else "Enrolled", {"device": device, "id": record.device}))
+
+
+def _store(directory: Path) -> KeyStore:
+    from deploy.keys import KeyStore
+
+    return KeyStore(directory)
 
 
 def _told(what: str, directory: Path, changed: Changed, dry_run: bool, as_json: bool) -> None:

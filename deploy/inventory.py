@@ -30,7 +30,6 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from calibration.errors import InputError
-from deploy.ssh import SshTransport
 from deploy.ssh_target import SshTarget
 from deploy.transport import LocalTransport, Transport
 
@@ -152,13 +151,13 @@ class Ways:
                 raise InputError(f"device {word!r} names no directory; write file:DIR")
             yield LocalTransport(Path(rest).expanduser())
         elif colon and scheme == "ssh":
-            yield SshTransport(self._parsed(word))
+            yield _over_ssh(self._parsed(word))
         elif colon:
             raise InputError(f"device {word!r}: unknown scheme {scheme!r}; write file:DIR or ssh://USER@HOST:PORT/DIR")
         elif not NAME.fullmatch(word):
             raise InputError(f"device {word!r} has no scheme; for a directory on this machine write file:{word}")
         else:
-            yield from (SshTransport(target) for target in self._named(word))
+            yield from (_over_ssh(target) for target in self._named(word))
 
     def _parsed(self, word: str) -> SshTarget:
         try:
@@ -206,6 +205,12 @@ class Ways:
             self.known_hosts or known,
             self.identity or identity,
         )
+
+
+def _over_ssh(target: SshTarget) -> Transport:
+    from deploy.ssh import SshTransport  # a tenth of a second that `deploy serve`, on the device, does not need
+
+    return SshTransport(target)
 
 
 _SSH = "write ssh://USER@HOST:PORT/DIR"

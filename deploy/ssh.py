@@ -12,7 +12,6 @@ import hashlib
 import shlex
 import threading
 from collections.abc import Callable, Coroutine
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +23,8 @@ from deploy import protocol
 from deploy.install import Report, somebody
 from deploy.record import DeviceBusy, DeviceError, DeviceStatus, StateRecord
 from deploy.slots import SlotName, Slots
-from deploy.ssh_target import SshTarget, explained, keys
+from deploy.ssh_keys import explained, keys
+from deploy.ssh_target import SshTarget
 from deploy.transport import TransportError
 from deploy.trust_record import signature_path
 
@@ -38,17 +38,28 @@ CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly130
 T = TypeVar("T")
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop for all connections, in a thread of its own."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="ssh", daemon=True).start()
-    return loop
+class _Loop:
+    """One event loop for all connections, in a thread of its own; begun when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: asyncio.AbstractEventLoop | None = None
+
+    def get(self) -> asyncio.AbstractEventLoop:
+        """The loop."""
+        with self._lock:
+            if self._running is None:
+                self._running = asyncio.new_event_loop()
+                threading.Thread(target=self._running.run_forever, name="ssh", daemon=True).start()
+            return self._running
+
+
+_LOOP = _Loop()
 
 
 def _wait(work: Coroutine[Any, Any, T]) -> T:
     """Have the loop do it."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    future = asyncio.run_coroutine_threadsafe(work, _LOOP.get())
     try:
         return future.result()
     except BaseException:  # interrupted: the work must not go on behind the caller's back
@@ -153,8 +164,7 @@ class SshTransport:
             line, self._line = self._line, None
             told = explained(error, self._target)
             if line is not None:
-                _wait(line.close())
-                told = line.last_words() or told
+                told = _wait(line.last_words()) or told
             raise TransportError(f"{self.address}: {told}") from None
 
 
@@ -163,7 +173,6 @@ class _Line:
 
     def __init__(self, connection: asyncssh.SSHClientConnection, process: asyncssh.SSHClientProcess[bytes]) -> None:
         self._connection, self._process = connection, process
-        self._stderr = b""
 
     @classmethod
     async def open(cls, target: SshTarget) -> _Line:
@@ -182,8 +191,7 @@ class _Line:
             try:
                 protocol.parse_hello(await line._hear())
             except (EOFError, protocol.ProtocolError) as error:
-                await line.close()
-                raise protocol.ProtocolError(line.last_words() or str(error)) from None
+                raise protocol.ProtocolError(await line.last_words() or str(error)) from None
         except BaseException:
             connection.abort()
             raise
@@ -216,21 +224,23 @@ class _Line:
         return protocol.parse_reply(await self._hear())
 
     async def close(self) -> None:
-        """Hang up, keeping what the program said last on standard error."""
-        try:
-            self._process.stdin.write_eof()
-            self._stderr = await asyncio.wait_for(self._process.stderr.read(2000), 1.0)
-        except (OSError, asyncio.TimeoutError, asyncssh.Error):
-            pass
+        """Hang up."""
         self._connection.close()
         try:
             await asyncio.wait_for(self._connection.wait_closed(), 5.0)
         except (OSError, asyncio.TimeoutError, asyncssh.Error):
             self._connection.abort()
 
-    def last_words(self) -> str:
-        """The last line of standard error, where there is one."""
-        return one_line(self._stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])[:300]
+    async def last_words(self) -> str:
+        """Hang up; the last line of the program's standard error, where there is one."""
+        said = b""
+        try:
+            self._process.stdin.write_eof()
+            said = await asyncio.wait_for(self._process.stderr.read(2000), 1.0)
+        except (OSError, asyncio.TimeoutError, asyncssh.Error):
+            pass  # it has none
+        await self.close()
+        return one_line(said.decode("utf-8", "replace").strip().rpartition("\n")[2])[:300]
 
     async def _hear(self) -> bytes:
         heard = await asyncio.wait_for(self._process.stdout.readuntil(b"\n"), ANSWER_S)

@@ -21,7 +21,20 @@ EXPECTED = {
         *("push", "status", "rollback", "inspect", "sign", "enrol", "list", "inventory", "pack", "install", "serve"),
         *("keys init", "keys rotate", "keys revoke", "keys show"),
     },
-    "appliance": {"relay", "run", "status", "tui", "doctor", "audit verify", "audit list", "replay", "review judge"},
+    "appliance": {
+        *("keys", "relay", "trigger"),
+        "run",
+        "status",
+        "tui",
+        "doctor",
+        "hold",
+        "resume",
+        "reset",
+        "audit verify",
+        "audit list",
+        "replay",
+        "review judge",
+    },
 }
 
 

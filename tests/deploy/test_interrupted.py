@@ -14,8 +14,8 @@ import pytest
 
 from deploy.bundle import open_bundle
 from deploy.install import Device
-from deploy.rollout import push
 from deploy.record import open_active, read_history, read_record, read_state, read_status
+from deploy.rollout import push
 from deploy.slots import SlotState
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "fcntl.flock")
