@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.simulator.checks import Findings, check
@@ -24,18 +25,33 @@ RATES = {
 
 def trial(mutant: str, seed: int) -> str:
     """What the checks find where a mutant is planted; empty where they find nothing."""
+    return _tried(mutant, seed, _course)
+
+
+def short_trial(mutant: str, seed: int) -> str:
+    """The same, without restarts: enough for mutants that let bad frames or early PASSes through."""
+    return _tried(mutant, seed, _short_course)
+
+
+def _tried(mutant: str, seed: int, course: Callable[[Line], None]) -> str:
     with tempfile.TemporaryDirectory(prefix="lineguard-mutant-") as name:
         rates = {int(kind): rate for kind, rate in RATES.items()}
         with Line(Path(name), Settings(name, seed, fps=250.0, rates=rates, mutant=mutant)) as line:
             trouble = ""
             try:
-                _course(line)
+                course(line)
             except AssertionError as error:
                 trouble = str(error)
                 if line.process is not None:
                     line.kill()
             found = check(line)
             return _said(found) or trouble
+
+
+def _short_course(line: Line) -> None:
+    line.start()
+    line.passes(60)
+    line.stop()
 
 
 def _course(line: Line) -> None:

@@ -51,6 +51,7 @@ class SimulatedCamera:
             time.sleep(STALL_S)
         while True:
             kind, index = self._plan.draw(self._world.parts)
+            kind = Kind(self._world.take(Word.FRAME)) or kind
             number = self._world.add(Event(time.monotonic_ns(), kind, index))
             if kind is not Kind.UNSEEN:
                 return Shot(f"part-{number}", partial(self._read, number, kind, index), number=number)

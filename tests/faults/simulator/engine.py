@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engines.protocol import Engine, EngineError
+from tests.faults.simulator.plan import is_stamped
 from tests.faults.simulator.world import EngineOrder, Word, World
 
 
@@ -24,7 +25,8 @@ class SimulatedEngine:
 
     def infer(self, batch: NDArray[np.uint8], *lane: Any) -> NDArray[np.float32]:
         """See Engine.infer."""
-        order = self._world.take(Word.ENGINE)
+        live = is_stamped(batch[0])  # goldens are judged in peace: an engine that fails them is a FAULT, and no fault
+        order = self._world.take(Word.ENGINE) if live else EngineOrder.NONE
         if order == EngineOrder.HANG:
             time.sleep(600)
         elif order == EngineOrder.ABORT:

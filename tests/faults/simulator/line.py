@@ -22,6 +22,7 @@ from tests.support.tiny import tiny_bundle, write_parts
 ROOT = Path(__file__).resolve().parents[3]
 ENGINE_TIMEOUT_S = 0.5
 PLC_TIMEOUT_MS = 600
+CAMERA_TIMEOUT_S = 1.5
 
 
 class LineError(AssertionError):
@@ -194,6 +195,7 @@ def _station(directory: Path, settings: Settings, sections: str) -> Path:
         f'[station]\nname = "line"\ndata = "data"\nbundle = {json.dumps(str(directory / "root"))}\n'
         f'[camera.top]\nsource = "folder"\npath = "frames"\nloop = true\nfps = {settings.fps}\n'
         f"[batch]\nsize = 8\nwait_ms = 5\n[timing]\ndeadline_ms = {settings.deadline_ms}\n"
+        f"camera_timeout_s = {CAMERA_TIMEOUT_S}\n"
         f"[engine]\ntimeout_s = {ENGINE_TIMEOUT_S}\nthreads = 1\n"
         f'[output]\nkind = "relay"\ntimeout_ms = {PLC_TIMEOUT_MS}\n{sections}\n',
         encoding="utf-8",

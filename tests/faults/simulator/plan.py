@@ -65,6 +65,13 @@ def pool() -> list[Frame]:
     return frames
 
 
+def is_stamped(tensor: Frame) -> bool:
+    """Whether a tensor (1, 32, 48) shows a part of the line, and not a golden: at half size its stamp is as even."""
+    size = BLOCK // 2
+    strip = tensor[0, :size, : size * BLOCKS].astype(np.int16)
+    return bool((strip == strip[:1, ::size].repeat(size, 1)).all())
+
+
 def stamped(frame: Frame, number: int) -> Frame:
     """The frame with the part's number in blocks along its upper edge, so that no two parts look the same; neither
     grey is dark enough to be taken for a scratch."""

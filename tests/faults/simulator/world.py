@@ -32,6 +32,7 @@ class Word(IntEnum):
     ENGINE = 2  # one EngineOrder, taken by the next batch
     DISK = 3  # one DiskOrder, in force until it is cleared
     CLOCK_NS = 4  # added to the wall clock
+    FRAME = 6  # one Kind, for the next shot
     DIRTY = 5  # PASSes that left before their rows were durable
 
 
