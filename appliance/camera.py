@@ -14,6 +14,7 @@ import cv2
 import zmq
 
 from appliance.counting import SEEN, CountNote, PartCount
+from appliance.ear import ALIVE_MS, Ear
 from appliance.evidence import CLASSES
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, Source, open_source
@@ -21,7 +22,6 @@ from appliance.sources.checks import is_dead
 from appliance.sources.live import LiveSource
 from appliance.sources.triggers import Trigger, TriggerQueue
 from appliance.wire import (
-    ALIVE,
     COUNT,
     CREDIT,
     END,
@@ -58,9 +58,6 @@ WRITE_OUT_S = 0.5
 
 PICTURE_MS = 5
 """A camera that runs free is asked so often whether it has given a picture."""
-
-ALIVE_MS = 500
-"""A live camera's process says so often that it is not stuck in its driver."""
 
 
 def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
@@ -117,12 +114,8 @@ class CameraLoop:
         self._bundle = bundle
         self._told: list[Any] = [0, 0, ""]
         self._tell_ns = 0
-        self._alive_ns = 0
         self._triggers = triggers
-        self._poller = zmq.Poller()
-        self._poller.register(channel, zmq.POLLIN)
-        if triggers is not None:
-            self._poller.register(triggers.fileno(), zmq.POLLIN)
+        self._ear = Ear(channel, source, triggers)
 
     def run(self) -> None:
         """Say hello, wait for the first credit (the supervisor's go), shoot until the end, say so."""
@@ -173,17 +166,12 @@ class CameraLoop:
 
     def _asked(self) -> Trigger | None:
         """Wait for a trigger from outside, or for a live camera that runs free to give a picture."""
+        assert isinstance(self._source, LiveSource)  # noqa: S101  no other is triggered so
         while not self._stopped:
-            if self._triggers is not None:
-                trigger = self._triggers.take()
-                if trigger is not None:
-                    return trigger
-                self._listen(ALIVE_MS)
-            else:
-                due_ns = self._source.due() if isinstance(self._source, LiveSource) else None
-                if due_ns is not None:
-                    return Trigger(due_ns)
-                self._listen(PICTURE_MS)
+            trigger = self._source.triggered() if self._triggers is None else self._triggers.take()
+            if trigger is not None:
+                return trigger
+            self._listen(PICTURE_MS if self._triggers is None else ALIVE_MS)
         return None
 
     def _paced(self, first: int, shots: int) -> int | None:
@@ -198,10 +186,10 @@ class CameraLoop:
 
     def _listen(self, timeout_ms: int | None) -> None:
         """Take what the supervisor sent; wait for it at most so long."""
-        self._say_alive()
+        self._ear.say_alive()
         if timeout_ms != 0:
             self._deliver()
-            if not self._wait(timeout_ms):
+            if not self._ear.wait(timeout_ms):
                 return
         while int(self._channel.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             message = self._channel.recv()
@@ -218,25 +206,6 @@ class CameraLoop:
                 self._triggers.offer(Trigger(*unpack_json(message)))
             elif message[:1] == STOP:
                 self._stopped = True
-
-    def _wait(self, timeout_ms: int | None) -> bool:
-        """Whether the supervisor has sent something; a live camera goes on telling that it lives meanwhile."""
-        if not self._source.live:
-            return bool(self._channel.poll(timeout_ms))
-        until = None if timeout_ms is None else time.monotonic_ns() + timeout_ms * 1_000_000
-        while True:
-            left = ALIVE_MS if until is None else -(-(until - time.monotonic_ns()) // 1_000_000)
-            if self._poller.poll(max(0, min(left, ALIVE_MS))):
-                return True
-            if left <= ALIVE_MS and until is not None:
-                return False
-            self._say_alive()
-
-    def _say_alive(self) -> None:
-        now = time.monotonic_ns()
-        if self._source.live and now >= self._alive_ns and not getattr(self._source, "hangs", False):
-            self._alive_ns = now + ALIVE_MS * 1_000_000
-            self._channel.send(pack_json(ALIVE, getattr(self._source, "trouble", "")))
 
     def _counted(self, shot: Shot, triggered: int) -> Shot:
         """The shot, after a note for every part that the line counted and nobody looked at; one that refuses to be read
@@ -323,7 +292,7 @@ class CameraLoop:
         self._spec, self._bundle = PreprocessSpec.from_json(told["preprocess"]), told["bundle"]
         descriptor = os.open(told["path"], os.O_RDWR | os.O_CLOEXEC)
         self._ring = Ring(descriptor, told["slots"], self._spec.shape, told["first"])
-        self._free.clear()
+        self._free = deque(told["credit"])
         self._notes.append(pack_json(SWITCH, told["first"]))
         self._deliver()
 

@@ -136,7 +136,10 @@ class CameraLink:
             return
         path = f"/proc/{os.getpid()}/fd/{ring.descriptor}"
         told = {name: self._settings[name] for name in ("preprocess", "slots", "first", "bundle")}
-        self._channel.send(self._worker.identity, pack_json(SWITCH, {**told, "path": path}))
+        credit = sorted(self._own) if self._open else []  # in the same message: no trigger falls between the two
+        self._channel.send(self._worker.identity, pack_json(SWITCH, {**told, "path": path, "credit": credit}))
+        self._credited.update(credit)
+        self._free.difference_update(credit)
         self.switching = True
 
     def revive(self) -> None:
@@ -158,6 +161,10 @@ class CameraLink:
             self.break_off("stopped")
         else:
             self._channel.send(self._worker.identity, STOP)
+
+    def tell(self, data: bytes) -> bool:
+        """Send something to its process; False where none listens."""
+        return self._worker is not None and self._ready and self._channel.send(self._worker.identity, data)
 
     def release(self, slot: int, seq: int = 0, kind: int | None = None) -> None:
         """The engine is done with one of its slots; its frame shall be kept as evidence of row `seq`, in the class with

@@ -12,6 +12,7 @@ from appliance.cli_options import config_option
 from appliance.cli_relay import relay
 from appliance.cli_replay import replay
 from appliance.cli_review import review
+from appliance.cli_triggers import keys, trigger
 from appliance.config import load_station
 from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, one_line, progress
 
@@ -168,9 +169,11 @@ def tui(config: Path, operator: str, as_json: bool) -> None:
 
 
 main.add_command(audit)
+main.add_command(keys)
 main.add_command(relay)
 main.add_command(replay)
 main.add_command(review)
+main.add_command(trigger)
 
 if __name__ == "__main__":
     sys.exit(main())

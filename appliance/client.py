@@ -63,6 +63,21 @@ def review(station: Station, row: int, decision: str, operator: str, timeout: fl
     _carry_out(station, request, lambda store: store.review(row, decision, operator), timeout)
 
 
+def trigger_camera(station: Station, camera: str, serial: str, lot: str, timeout: float = 2.0) -> Status:
+    """Say that a part is in front of a camera; the running daemon's status.
+
+    Raises:
+        InputError: no daemon runs, it refuses, or it does not answer (StationSilentError).
+    """
+    paths = StationPaths.of(station.station.data)
+    if not _listening(paths):
+        raise InputError(f"{station.station.name}: no daemon is running; start it with `appliance run`")
+    reply = _ask(paths, Request(op="trigger", camera=camera, serial=serial, lot=lot), timeout)
+    if reply.error or reply.status is None:
+        raise InputError(reply.error or "the daemon sent no status")
+    return reply.status
+
+
 def _carry_out(station: Station, request: Request, directly: Callable[[Store], None], timeout: float) -> None:
     """By the daemon, which alone writes while it runs; else with the database itself."""
     paths = StationPaths.of(station.station.data)

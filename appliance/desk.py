@@ -12,9 +12,11 @@ from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.messages import Counts, Evidence, Latency, Reply, Request, State, Status
 from appliance.outputs import Output
+from appliance.sources.serials import checked_code
 from appliance.state import OPERATOR, Hold, Reset, Resume
 from appliance.store import Store, StoreError
 from appliance.switching import Switcher
+from appliance.wire import TRIGGER, pack_json
 from calibration.cli_support import one_line
 from calibration.errors import InputError
 
@@ -69,6 +71,8 @@ class Desk:
                 self._record(request)
             except StoreError as error:
                 return Reply(error=f"not recorded: {error}")
+        elif request.op == "trigger":
+            self._trigger(request)
         elif request.op != "status":
             self._act(request)
         return Reply(status=self.status())
@@ -82,6 +86,19 @@ class Desk:
             if request.row is None:
                 raise InputError("row: give the number of the verdict")
             self.store.review(request.row, request.decision, request.operator)
+
+    def _trigger(self, request: Request) -> None:
+        """A part is in front of a camera: now, by the clock of this loop."""
+        camera = next((one for one in self.cameras if one.name == request.camera), None)
+        section = self.station.camera.get(request.camera)
+        if camera is None or section is None or getattr(section, "trigger", "") != "software":
+            raise InputError(f'camera {request.camera}: not one of this station whose trigger is "software"')
+        try:
+            serial, lot = (checked_code(text) if text else "" for text in (request.serial, request.lot))
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if not camera.tell(pack_json(TRIGGER, [time.monotonic_ns(), None, serial, lot])):
+            raise InputError(f"camera {request.camera} is not ready: {camera.describe()}; the part was not seen")
 
     def _act(self, request: Request) -> None:
         """Hold the line, let it go on, or have a fault looked at again."""

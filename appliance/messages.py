@@ -131,7 +131,10 @@ class Status(Strict):
 class Request(Strict):
     """A client's request on the control socket."""
 
-    op: Literal["status", "acknowledge", "review", "hold", "resume", "reset"]
+    op: Literal["status", "acknowledge", "review", "hold", "resume", "reset", "trigger"]
+    camera: str = ""
+    serial: str = ""
+    lot: str = ""
     alert: int | None = None
     operator: str = ""
     row: int | None = None

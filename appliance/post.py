@@ -56,7 +56,7 @@ class Post:
         self.station, self.model = station, model
         size, self._spec = station.batch.size, model.bundle.manifest.preprocess
         goldens, lanes = model.bundle.goldens(), most_lanes(station.engine.threads, len(os.sched_getaffinity(0)))
-        windows = [window(camera.fps, size, lanes) for camera in station.camera.values()]
+        windows = [window(camera.pace, size, lanes) for camera in station.camera.values()]
         self.ring = Ring.create(sum(windows) + len(goldens), self._spec.shape, first)
         self.slots: dict[str, range] = {}
         for name, count in zip(station.camera, windows, strict=True):
@@ -123,12 +123,12 @@ class Post:
             The slots that each camera may use.
         """
         cameras = self.station.camera
-        unpaced = sum(camera.fps <= 0 for camera in cameras.values())
+        unpaced = sum(camera.pace <= 0 for camera in cameras.values())
         engine = self.engine
         size = fitting_batch(engine.size, engine.part_ns, deadline_ns, unpaced, engine.lanes)
         self.batcher.size = min(self.batcher.size, size)
         return {
-            name: self.slots[name][: window(camera.fps, size, engine.lanes)] if camera.fps <= 0 else self.slots[name]
+            name: self.slots[name][: window(camera.pace, size, engine.lanes)] if camera.pace <= 0 else self.slots[name]
             for name, camera in cameras.items()
         }
 

@@ -31,7 +31,7 @@ MESSAGE_MAX = 1024
 
 HANDSHAKE_MS = 2000
 ZAP = "inproc://zeromq.zap.01"
-POLL_MS = 200
+POLL_MS = 50
 Channel = zmq.Socket[bytes]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from appliance.sources.checks import contrast
 from appliance.sources.grabber import Grabber
 from appliance.sources.protocol import Shot, ShotError
+from appliance.sources.triggers import Trigger
 from appliance.words import Reason
 from calibration.preprocess import Frame
 
@@ -68,10 +69,12 @@ class LiveSource:
         deaf = self._listener is not None and not self._listener.alive
         return deaf or self._grabber.hangs(time.monotonic_ns(), self._hang_ns)
 
-    def due(self) -> int | None:
-        """When the camera has triggered by itself, monotonic nanoseconds; None where it has not since the last shot."""
+    def triggered(self) -> Trigger | None:
+        """A camera that runs free has triggered by itself, by a picture since the last shot; None where it has not."""
+        self._grabber.start()
         self._latency_ns = 0  # such a picture is its own trigger
-        return self._grabber.next_time(self._last_ns)
+        at_ns = self._grabber.next_time(self._last_ns)
+        return None if at_ns is None else Trigger(at_ns)
 
     def shoot(self) -> Shot | None:
         """See Source.shoot: a trigger of this moment."""

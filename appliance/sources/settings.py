@@ -24,6 +24,11 @@ class ReplayCamera(Section):
     )
     serials: Path | None = Field(default=None, description="a CSV file with columns frame, serial and lot instead")
 
+    @property
+    def pace(self) -> float:
+        """Triggers per second; 0: it waits until there is room for its next frame."""
+        return self.fps
+
 
 class FolderCamera(ReplayCamera):
     """Image files of a directory, in name order."""
@@ -86,6 +91,11 @@ class LiveCamera(Section):
         if self.trigger != "free" and self.fps:
             raise ValueError("fps is for trigger free; with another trigger leave it out")
         return self
+
+    @property
+    def pace(self) -> float:
+        """Triggers per second, as far as is known. Never 0: a camera waits for nobody."""
+        return self.fps or 1.0
 
     @property
     def geometry(self) -> tuple[int, int] | None:

@@ -219,24 +219,24 @@ def test_a_stuck_driver_is_told_from_a_slow_one(script: Script) -> None:
 def test_a_free_camera_triggers_by_its_pictures(script: Script) -> None:
     """Each picture is one trigger, of its own time; pictures that came and went unasked show as one that is STALE."""
     made = source(script, fps=0.0)
-    assert made.due() is None
+    assert made.triggered() is None
     frames = [part(i, False) for i in range(2)]
     made._grabber.start()
     for frame in frames:
         script.todo.append(frame)
-        until(lambda: made.due() is not None)
-        due = made.due()
+        until(lambda: made.triggered() is not None)
+        due = made.triggered()
         assert due is not None
-        shot = made.at(due)
+        shot = made.at(due.at_ns)
         assert shot is not None
         assert (shot.read() == frame).all()
-        assert made.due() is None
+        assert made.triggered() is None
     script.todo.extend(part(i, False) for i in range(2, 5 + KEEP))
     until(lambda: not script.todo)
     time.sleep(0.02)
-    due = made.due()
+    due = made.triggered()
     assert due is not None
-    assert reason(made, due) is Reason.STALE
+    assert reason(made, due.at_ns) is Reason.STALE
     made.close()
 
 

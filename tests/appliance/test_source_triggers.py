@@ -223,17 +223,10 @@ class Sensor:
         self._number += 1
         if self._number > 2000:
             raise CameraError("worn out")
-        frame = part(1, False).copy()
-        frame[0, :4] = np_bytes(self._number)
-        return frame
+        return part(self._number, False)
 
     def close(self) -> None:
         """See Driver.close."""
-
-
-def np_bytes(number: int) -> list[int]:
-    """Four pixels that tell a number."""
-    return list(number.to_bytes(4, "big"))
 
 
 @pytest.mark.parametrize(
