@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint types imports attacks faults soak powercut-db powercut-deploy results-elpv bench screenshot clean help
+.PHONY: demo test check lint types imports attacks faults soak powercut-db powercut-deploy results-elpv bench peers screenshot clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,9 @@ results-elpv: $(STAMP) ## docs/results.md: full recipe on ELPV, three seeds (abo
 bench: $(STAMP) $(VENV)/.rtx ## engine and daemon throughput, on the bundle that `make demo` left
 	$(BIN)/python -m benchmarks.engine build/demo/run
 	$(BIN)/python -m benchmarks.throughput --bundle build/demo/demo.lgb
+
+peers: $(STAMP) ## LitServe, FastAPI and PyTriton beside the daemon, on the bundle that `make demo` left (downloads them)
+	$(BIN)/python -m benchmarks.peers --bundle build/demo/demo.lgb
 
 screenshot: $(STAMP) ## docs/pictures/tui.svg from a real run
 	$(BIN)/python docs/make_screenshot.py
