@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from appliance.cli_acts import hold, reset, resume
 from appliance.cli_audit import audit
 from appliance.cli_options import config_option
 from appliance.cli_relay import relay
@@ -169,6 +170,9 @@ def tui(config: Path, operator: str, as_json: bool) -> None:
 
 
 main.add_command(audit)
+main.add_command(hold)
+main.add_command(resume)
+main.add_command(reset)
 main.add_command(keys)
 main.add_command(relay)
 main.add_command(replay)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import zmq
 from pydantic import ValidationError
@@ -61,6 +61,24 @@ def review(station: Station, row: int, decision: str, operator: str, timeout: fl
     """
     request = Request(op="review", row=row, decision=decision, operator=operator)
     _carry_out(station, request, lambda store: store.review(row, decision, operator), timeout)
+
+
+Act = Literal["hold", "resume", "reset"]
+
+
+def act(station: Station, op: Act, operator: str, why: str, timeout: float = 2.0) -> Status:
+    """What an operator asks of the running daemon; its status afterwards.
+
+    Raises:
+        InputError: no daemon runs, it refuses, or it does not answer (StationSilentError).
+    """
+    paths = StationPaths.of(station.station.data)
+    if not _listening(paths):
+        raise InputError(f"{station.station.name}: no daemon is running; start it with `appliance run`")
+    reply = _ask(paths, Request(op=op, operator=operator, why=why), timeout)
+    if reply.error or reply.status is None:
+        raise InputError(reply.error or "the daemon sent no status")
+    return reply.status
 
 
 def trigger_camera(station: Station, camera: str, serial: str, lot: str, timeout: float = 2.0) -> Status:

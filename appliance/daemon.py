@@ -61,8 +61,8 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
                 outcome = _once(station, store, max_seconds, progress)
                 if isinstance(outcome, Summary):
                     return outcome
-                if outcome:
-                    ended = keep_vigil(station, store, outcome, max_seconds)
+                if outcome is not None:
+                    ended = keep_vigil(station, store, *outcome, max_seconds)
                     if ended is not None:
                         return ended
         except StoreError as error:
@@ -71,16 +71,19 @@ def run_station(station: Station, max_seconds: float | None = None, progress: Pr
             store.close()
 
 
-def _once(station: Station, store: Store, max_seconds: float | None, progress: Progress | None) -> Summary | str:
-    """Run with the bundle that is to judge. Else why the device root has none, or "" where it has another one now."""
+def _once(
+    station: Station, store: Store, max_seconds: float | None, progress: Progress | None
+) -> Summary | tuple[str, str] | None:
+    """Run with the bundle that is to judge. Else why the device root has none, and the SHA-256 of the active one that
+    may not, or "" without; None where it has another one now."""
     root = station.station.bundle
     try:
         chosen = choose_bundle(root)
     except (BundleError, DeviceError) as error:
         if not root.is_dir() or not (root / STATE).exists():
             raise
-        read_state(root)  # a damaged record is for nobody to wait over
-        return f"{NO_BUNDLE}: {error}"
+        slot = read_state(root).active_slot  # a damaged record is for nobody to wait over
+        return f"{NO_BUNDLE}: {error}", slot.sha256 if slot else ""
     outcome = _with_bundle(station, chosen, store, max_seconds, progress)
     if isinstance(outcome, Summary):
         return outcome
@@ -89,10 +92,10 @@ def _once(station: Station, store: Store, max_seconds: float | None, progress: P
     if chosen.trial_root is not None:
         store.alert("BUNDLE", f"bundle {name} on trial was rejected: {outcome}")
         Device(root, who=f"appliance {station.station.name}", wait_s=5.0).reject(chosen.bundle.sha256, outcome)
-        return ""
+        return None
     problem = f"its goldens do not pass on this machine: {outcome}"
     if root.is_dir():
-        return f"{NO_BUNDLE}: bundle {name}: {problem}; push one"
+        return f"{NO_BUNDLE}: bundle {name}: {problem}; push one", chosen.bundle.sha256
     raise SelfTestError(f"{chosen.bundle.path}: {problem}; use a bundle exported for this kind of machine")
 
 

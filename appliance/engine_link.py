@@ -123,7 +123,7 @@ class EngineLink:
             self.looping = True
             return
         self._generation += 1
-        identity = f"engine-{self._generation}"
+        identity = f"engine-{self._ring.first}-{self._generation}"
         self._worker = Worker("engine", identity, self._channel.endpoint, self._settings, self._ring.descriptor)
         self._channel.watch(self._worker, self)
         self.phase, self._since_ns, self._proven = EnginePhase.LOADING, now_ns, 0

@@ -29,14 +29,16 @@ LOOK_MS = 200
 class Vigil:
     """The wait itself."""
 
-    def __init__(self, station: Station, store: Store, why: str) -> None:
-        """Make the control socket; the fault is on record from now on. Raises InputError."""
+    def __init__(self, station: Station, store: Store, why: str, failed: str) -> None:
+        """Make the control socket; the fault is on record from now on. `failed`: SHA-256 of the active bundle that may
+        not judge; "" where none is active. Raises InputError."""
         self._station, self._store, self._root = station, store, station.station.bundle
         self._health = Health(store)
         self._health.enter(State.VERIFY)
         self._health.fail(why)
         self._began = time.monotonic()
-        self._generation = self._look()
+        self._failed, self._generation = failed, -1
+        self._generation = self._look()[0]
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._control = ControlChannel(self._context, StationPaths.of(station.station.data).control, self._poller)
@@ -54,7 +56,8 @@ class Vigil:
                 return self._signal.asked
             if max_seconds is not None and time.monotonic() >= self._began + max_seconds:
                 return "max-seconds"
-            if self._health.must_prove or self._look() != self._generation:
+            generation, active = self._look()
+            if self._health.must_prove or generation != self._generation or active != self._failed:
                 self._health.audit("start again", "reset" if self._health.must_prove else "the device root has changed")
                 return ""
 
@@ -116,17 +119,19 @@ class Vigil:
             rejects=self._store.recent_rejects(50),
         )
 
-    def _look(self) -> int:
-        """Generation of the device root; -1 while it cannot be read."""
+    def _look(self) -> tuple[int, str]:
+        """Generation of the device root, and which bundle is active; as at first while it cannot be read."""
         try:
-            return read_record(self._root).generation
+            record = read_record(self._root)
         except DeviceError:
-            return -1
+            return self._generation, self._failed
+        slot = record.slots().active_slot
+        return record.generation, slot.sha256 if slot else ""
 
 
-def keep_vigil(station: Station, store: Store, why: str, max_seconds: float | None) -> Summary | None:
-    """Wait until the station may begin anew, which is None, or for its end."""
-    vigil = Vigil(station, store, why)
+def keep_vigil(station: Station, store: Store, why: str, failed: str, max_seconds: float | None) -> Summary | None:
+    """Wait until the station may begin anew, which is None, or for its end. See Vigil."""
+    vigil = Vigil(station, store, why, failed)
     try:
         ended_by = vigil.wait(max_seconds)
         return vigil.summary(ended_by) if ended_by else None

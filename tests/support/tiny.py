@@ -56,13 +56,13 @@ def write_parts(folder: Path, n: int, every: int = 5, seed: int = 0) -> list[Pat
     return paths
 
 
-def tiny_spec() -> PreprocessSpec:
-    """32x48 grey input from 64x96 frames."""
-    return PreprocessSpec(HEIGHT, WIDTH, 1, (FRAME_HEIGHT, FRAME_HEIGHT), (FRAME_WIDTH, FRAME_WIDTH))
+def tiny_spec(height: int = HEIGHT) -> PreprocessSpec:
+    """32x48 grey input from 64x96 frames, or another height."""
+    return PreprocessSpec(height, WIDTH, 1, (FRAME_HEIGHT, FRAME_HEIGHT), (FRAME_WIDTH, FRAME_WIDTH))
 
 
-def tiny_model(gain: float = 120.0) -> bytes:
-    """ONNX: frames uint8 (N, 1, 32, 48) -> logits float32 (N, 2)."""
+def tiny_model(gain: float = 120.0, height: int = HEIGHT, dazzled: bool = False) -> bytes:
+    """ONNX: frames uint8 (N, 1, 32, 48) -> logits float32 (N, 2); NaN for bright frames where it is `dazzled`."""
     kernel = np.full((1, 1, 3, 3), -1 / 9, np.float32)
     weights = np.array([[-gain], [gain]], np.float32)
     initializers = [
@@ -81,12 +81,25 @@ def tiny_model(gain: float = 120.0) -> bytes:
         helper.make_node("Relu", ["dark"], ["positive"]),
         helper.make_node("GlobalAveragePool", ["positive"], ["share"]),
         helper.make_node("Flatten", ["share"], ["features"]),
-        helper.make_node("Gemm", ["features", "weights", "bias"], ["logits"], transB=1),
+        helper.make_node("Gemm", ["features", "weights", "bias"], ["dark_logits" if dazzled else "logits"], transB=1),
     ]
+    if dazzled:
+        initializers += [
+            numpy_helper.from_array(np.float32(0.4), "bright"),
+            numpy_helper.from_array(np.float32(0), "nil"),
+        ]
+        nodes += [
+            helper.make_node("GlobalAveragePool", ["x"], ["mean_x"]),
+            helper.make_node("Flatten", ["mean_x"], ["light"]),
+            helper.make_node("Sub", ["bright", "light"], ["margin"]),
+            helper.make_node("Sqrt", ["margin"], ["root"]),
+            helper.make_node("Mul", ["root", "nil"], ["nothing"]),
+            helper.make_node("Add", ["dark_logits", "nothing"], ["logits"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", 1, HEIGHT, WIDTH])],
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", 1, height, WIDTH])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])],
         initializers,
     )
@@ -104,10 +117,15 @@ def logits_of(model: bytes, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def tiny_contents(
-    gain: float = 120.0, ok_below: float = 0.3, defect_above: float = 0.7, name: str = "tiny"
+    gain: float = 120.0,
+    ok_below: float = 0.3,
+    defect_above: float = 0.7,
+    name: str = "tiny",
+    height: int = HEIGHT,
+    dazzled: bool = False,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Manifest and members of the tiny bundle, before they are written: for tests that break one of them."""
-    spec, model = tiny_spec(), tiny_model(gain)
+    spec, model = tiny_spec(height), tiny_model(gain, height, dazzled)
     scored = logits_of(model, np.stack([spec.apply(frame) for frame, _ in parts(200, seed=9)]))
     rule = DecisionRule(CLASSES, "ok", 1.0, ok_below, defect_above, hashlib.sha256(model).hexdigest(), spec.sha256)
     counts = confidence_histogram(rule.defect_probability(scored))
