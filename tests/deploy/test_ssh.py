@@ -233,7 +233,7 @@ def test_a_connection_cut_anywhere_leaves_nothing_and_the_next_push_resumes(
         devices[0],
         identity,
         bundles[0],
-        lambda total: (100, *(total * n // 10 for n in (4, 6, 8)), total - 40),
+        lambda total: (100, *(total * n // 100 for n in (50, 82, 90)), total - 40),
     )
     assert (found.cuts, found.nothing + found.whole) == (5, 5)
     assert found.nothing >= 4
