@@ -13,6 +13,7 @@ from calibration.errors import InputError
 from deploy import cli_show as show
 from deploy.bundle import open_bundle
 from deploy.cli_keys import enrol_command, keys_group, sign_command
+from deploy.cli_triton import triton_command
 from deploy.inventory import Ways, read_inventory
 from deploy.rollout import JOBS, PushReport, Rollout, on_each, push, rollback
 from deploy.usb import pack, packed
@@ -40,6 +41,7 @@ cli = main
 main.add_command(keys_group)
 main.add_command(sign_command)
 main.add_command(enrol_command)
+main.add_command(triton_command)
 
 _devices = click.argument("devices", metavar="DEVICE...", nargs=-1, required=True)
 _inventory = click.option(

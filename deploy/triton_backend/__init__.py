@@ -1,0 +1,1 @@
+"""The Python parts of a Triton model repository: deploy.triton copies them, Triton's Python backend runs them."""
