@@ -94,8 +94,7 @@ def torture(seed: int, parts: int, faults: int, kills: int) -> Outcome:
                 session.finish()
             except AssertionError as error:
                 trouble = str(error)
-                if line.process is not None:
-                    line.kill()
+                line.abandon()
             findings = check(line)
             causes = sum(session.tally.faults[name] for name in CAUSES)
             if findings.unconfirmed > UNCONFIRMED * causes:

@@ -172,7 +172,7 @@ class Session:
     def _hang_plc(self) -> None:
         """It latches a FAULT: nothing passes until the daemon is started again."""
         self.line.plc.order(PlcOrder.HANG)
-        time.sleep(2.2)
+        time.sleep(2.0)
         self.tally.faults["PLC HANG"] += 1
 
 

@@ -42,8 +42,7 @@ def _tried(mutant: str, seed: int, course: Callable[[Line], None]) -> str:
                 course(line)
             except AssertionError as error:
                 trouble = str(error)
-                if line.process is not None:
-                    line.kill()
+                line.abandon()
             found = check(line)
             return _said(found) or trouble
 

@@ -9,6 +9,7 @@ import time
 
 from appliance import ledger, store, workers
 from appliance.cli import main
+from appliance.worker import die_with
 from tests.faults.simulator import disk
 from tests.faults.simulator.planted import PLANTED
 from tests.faults.simulator.settings import told
@@ -40,6 +41,7 @@ def plant_disk(world: World) -> None:
 
 if __name__ == "__main__":
     settings = told()
+    die_with(settings.parent)  # a test that is killed leaves no line behind
     plant_clock(settings.world)
     plant_disk(settings.world)
     workers.WORKER = "tests.faults.simulator.worker"

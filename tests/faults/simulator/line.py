@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from appliance.config import load_station
@@ -20,8 +22,8 @@ from tests.faults.simulator.world import Event, Kind, Word, World
 from tests.support.tiny import tiny_bundle, write_parts
 
 ROOT = Path(__file__).resolve().parents[3]
-ENGINE_TIMEOUT_S = 0.5
-PLC_TIMEOUT_MS = 600
+ENGINE_TIMEOUT_S = 1.0
+PLC_TIMEOUT_MS = 3000
 CAMERA_TIMEOUT_S = 1.5
 
 
@@ -56,8 +58,7 @@ class Line:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process is not None:
-            self.kill()
+        self.abandon()
         self.plc.__exit__()
         self._errors.close()
 
@@ -139,6 +140,13 @@ class Line:
         """kill -9 of the supervisor; its workers die with it."""
         self._end(signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """After a LineError: end whatever still runs."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         return self._end(signal.SIGTERM)
@@ -150,8 +158,16 @@ class Line:
             self.world.add(Event(0, Kind.UNSEEN, 0))
 
     def last_words(self) -> str:
-        """The end of what the daemon has said."""
-        return (self.directory / "stderr").read_text(errors="replace")[-600:]
+        """The end of what the daemon has said and put on record."""
+        lines = (self.directory / "stderr").read_text(errors="replace").splitlines()
+        said = [line for line in lines if "WARN" not in line][-6:]
+        try:
+            with closing(sqlite3.connect(self.paths.database, timeout=1)) as database:
+                query = "SELECT action || ' ' || new FROM audit ORDER BY id DESC LIMIT 6"
+                said += [text for (text,) in database.execute(query)][::-1]
+        except sqlite3.Error:
+            pass
+        return " | ".join(said)[-1500:]
 
     def _signal(self, kind: str, number: int) -> bool:
         pid = self.worker(kind)
@@ -171,7 +187,7 @@ class Line:
         end = time.monotonic() + 5
         while any(_alive(pid) for pid in workers):  # the camera of before must not write into the journal any more
             if time.monotonic() > end:
-                raise LineError("a worker has outlived its supervisor")
+                raise LineError(f"a worker has outlived its supervisor: {[_status(pid) for pid in workers]}")
             time.sleep(0.002)
         self.process = None
         return code
@@ -182,6 +198,17 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def _status(pid: int) -> str:
+    try:
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return f"{command}: {status['State']}, parent {status['PPid']}"
+    except OSError:
+        return "gone"
 
 
 def _station(directory: Path, settings: Settings, sections: str) -> Path:

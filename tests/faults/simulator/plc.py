@@ -12,9 +12,9 @@ from typing import Any
 from appliance.outputs.relay import Answer, Order, Relay
 from appliance.outputs.relay_server import RelayServer
 
-BEAT_NS = 1_500_000_000
+BEAT_NS = 2_000_000_000
 GATE_NS = 200_000_000
-HANG_S = 1.5
+HANG_S = 4.0
 
 
 class PlcOrder(Enum):

@@ -21,6 +21,7 @@ class Settings:
         deadline_ms: of a part.
         rates: faults by kind, in a thousand parts.
         mutant: one of `planted.PLANTED`, or empty.
+        parent: pid of the test.
     """
 
     directory: str
@@ -29,6 +30,7 @@ class Settings:
     deadline_ms: float = 400.0
     rates: dict[int, int] = field(default_factory=lambda: {int(kind): rate for kind, rate in USUAL.items()})
     mutant: str = ""
+    parent: int = field(default_factory=os.getpid)
 
     def environment(self) -> dict[str, str]:
         """For a child process."""
