@@ -151,6 +151,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
         "shape": list(ring.shape),
         "preprocess": tiny_spec().to_json(),
         "source": {"source": "folder", "path": str(tmp_path / "none"), "fps": 0, "loop": False, "count": None},
+        "first": 0,
         "start": 0,
     }
     worker = Worker("camera", "camera-0-1", f"ipc://{tmp_path}/w", settings, ring.descriptor)
