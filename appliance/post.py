@@ -75,19 +75,20 @@ class Post:
             raise
         self.batcher = Batcher(size, int(station.batch.wait_ms * 1e6))
         self.cache = PredictionCache(station.cache.mib * 2**20)
-        self._replayed = {name for name, camera in station.camera.items() if isinstance(camera, ReplayCamera)}
+        replayed = {name for name, camera in station.camera.items() if isinstance(camera, ReplayCamera)}
+        self._remembered = replayed if station.cache.mib else set[str]()
         baseline = model.bundle.variant(model.variant).baseline.counts
         drift = DriftMonitor(baseline, station.drift.window, station.drift.false_alarm)
         self.line = Line(model.rule, ledger, drift, ears.release, ears.drifted, ears.seen, self.sha256)
 
     def known(self, part: Part) -> Known | None:
         """What is known of the part's frame, where its camera replays recorded ones and this very frame was judged."""
-        return self.cache.find(self.ring.slot(part.slot), part.crc) if part.camera in self._replayed else None
+        return self.cache.find(self.ring.slot(part.slot), part.crc) if part.camera in self._remembered else None
 
     def remember(self, parts: Sequence[Part], scores: ScoreNote) -> None:
         """Keep the scores of replayed frames, while these still lie in their slots."""
         for position, part in enumerate(parts):
-            if part.camera in self._replayed and scores.whole[position]:
+            if part.camera in self._remembered and scores.whole[position]:
                 known = Known(scores.logits[position], len(parts), position)
                 self.cache.keep(self.ring.slot(part.slot), part.crc, known)
 
