@@ -79,7 +79,7 @@ class FrameNote(NamedTuple):
         if len(text) < lot_end:
             raise WireError(f"frame message of {len(data)} bytes, too short for its serial and lot")
         pieces = (text[lot_end:], text[:serial_end], text[serial_end:lot_end])
-        return cls(*numbers, *(piece.decode("utf-8", "replace") for piece in pieces), tag)
+        return cls(*numbers, *(piece.decode("utf-8", "replace") for piece in pieces), tag=tag)
 
 
 @dataclass(frozen=True)

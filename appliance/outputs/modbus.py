@@ -42,7 +42,7 @@ class ModbusDevice:
         self._section, self._timeout_s = section, section.timeout_ms / 1000 / 3
         self._camera = {name: index for index, name in enumerate(cameras, 1)}
         # One try: a repeated write would come from a time that is over. Connecting goes on in LineOutput.
-        self._client = ModbusTcpClient(section.host, port=section.port, timeout=self._timeout_s, retries=0)
+        self._client: Any = ModbusTcpClient(section.host, port=section.port, timeout=self._timeout_s, retries=0)
         self._epoch = self._strobe = 0
 
     def open(self) -> None:

@@ -94,7 +94,7 @@ class MqttDevice:
 
     def _make(self) -> Client:
         paho, section = self._paho, self._section
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        client: Client = paho.Client(paho.CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
         client.connect_timeout = self._timeout_s
         client.will_set(f"{section.prefix}/online", json.dumps({"epoch": None}), qos=1, retain=True)
         if section.user:

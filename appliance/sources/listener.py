@@ -84,7 +84,7 @@ class TriggerListener:
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise InputError(f"listen = {endpoint!r}: {error}; choose another address or port") from None
-        self.endpoint = self._router.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode("ascii")
+        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._thread = threading.Thread(target=self._run, name="triggers", daemon=True)
         self._thread.start()
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from appliance.sources.grabber import CameraError, WrongCameraError
 from appliance.sources.protocol import ShotError
@@ -100,7 +102,7 @@ def v4l2_name(path: Path) -> str:
         return ""
 
 
-def with_channels(picture: Frame, channels: int) -> Frame:
+def with_channels(picture: NDArray[Any], channels: int) -> Frame:
     """A decoded picture as grey (H, W) or BGR (H, W, 3).
 
     Raises:
@@ -114,5 +116,6 @@ def with_channels(picture: Frame, channels: int) -> Frame:
         raise ShotError(Reason.FORMAT, f"a picture of {picture.dtype} {picture.shape}, neither 8-bit grey nor colour")
     grey = picture.ndim == 2 or picture.shape[2] == 1
     if channels == 1:
-        return picture.reshape(picture.shape[:2]) if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if grey else picture
+        single = picture.reshape(picture.shape[:2]) if grey else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        return np.asarray(single, np.uint8)
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if grey else picture, np.uint8)

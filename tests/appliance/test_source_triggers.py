@@ -154,6 +154,18 @@ def test_the_queue_is_bounded(line: Line) -> None:
     assert all("too many" in answer["error"] for answer in answers[WAITING_MAX:])
 
 
+def test_a_camera_whose_triggers_are_not_heard_does_not_live(line: Line) -> None:
+    """The list of keys and the socket die together, and with them the sign of life of the camera's process."""
+    source = LiveSource(Grabber(Sensor()), 0.0, 10**9)
+    source.watch(line.listener)
+    assert not source.hangs
+    line.listener.close()
+    assert source.hangs
+    with pytest.raises(TimeoutError):
+        line.client.trigger(1, timeout_s=0.1)
+    source.close()
+
+
 def test_an_address_that_is_taken(line: Line) -> None:
     """Said with the address."""
     with pytest.raises(InputError, match="listen"):
