@@ -76,7 +76,9 @@ class CacheSection(Section):
     """Scores of recorded frames that come again, to the bit. Live cameras never use it: a picture that they repeat is
     STALE."""
 
-    mib: int = Field(default=0, ge=0, le=100_000, description="memory for preprocessed frames and their scores; 0 = off")
+    mib: int = Field(
+        default=0, ge=0, le=100_000, description="memory for preprocessed frames and their scores; 0 = off"
+    )
 
 
 class TimingSection(Section):
