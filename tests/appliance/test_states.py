@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from appliance.probation import Probation
 from appliance.state import (
     ACKNOWLEDGED,
     HARD_DRIFT,
@@ -258,3 +259,26 @@ def test_three_equal_pictures_hold_until_another_is_judged() -> None:
     assert held == Hold("frozen top", f"camera top: the same picture {PICTURES} times")
     assert streaks.see("top", Reason.STALE) == streaks.see("top", Reason.NO_FRAME) == ()
     assert streaks.see("top", Reason.UNSURE) == (Clear("frozen top"),)
+
+
+def test_a_trial_needs_parts_and_time() -> None:
+    """Not the one without the other."""
+    trial = Probation(frames=3, seconds=1.0, late_share=0.5, began_ns=0)
+    for reason in (Reason.NONE, Reason.DEFECT, Reason.NO_FRAME, Reason.HOLD):
+        trial.see(reason)
+    assert not trial.stood(2 * 10**9)
+    trial.see(Reason.UNSURE)
+    assert not trial.stood(10**9 - 1)
+    assert trial.stood(10**9)
+    assert trial.describe(5 * 10**8) == "3 of 3 parts, 0 of 1 s"
+
+
+@given(st.lists(st.sampled_from(list(Reason)), max_size=60), st.integers(0, 20), st.floats(0, 1))
+def test_a_trial_fails_by_its_own_engine_or_its_late_parts(reasons: list[Reason], frames: int, share: float) -> None:
+    """And by nothing else that a part says; what has failed never stands."""
+    trial = Probation(frames, 0.0, share, 0)
+    for reason in reasons:
+        trial.see(reason)
+    failed = Reason.ENGINE in reasons or reasons.count(Reason.LATE) > share * frames
+    assert bool(trial.failure) == failed
+    assert not (failed and trial.stood(10**12))
