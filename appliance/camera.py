@@ -19,7 +19,7 @@ from appliance.evidence import CLASSES
 from appliance.ring import Ring, checksum
 from appliance.sources import Shot, ShotError, Source, open_source
 from appliance.sources.checks import is_dead
-from appliance.sources.live import LiveSource
+from appliance.sources.live import PICTURE_MS, LiveSource
 from appliance.sources.triggers import Trigger, TriggerQueue
 from appliance.wire import (
     COUNT,
@@ -50,14 +50,8 @@ GATHER_NS = 10_000_000
 TELL_NS = 500_000_000
 """Between two messages about evidence."""
 
-FINISH_NS = 2_000_000_000
-"""After its last frame a camera waits so long for the verdicts, where evidence is kept."""
-
-WRITE_OUT_S = 0.5
-"""How long the last evidence may take to be written."""
-
-PICTURE_MS = 5
-"""A camera that runs free is asked so often whether it has given a picture."""
+FINISH_NS, WRITE_OUT_S = 2_000_000_000, 0.5
+"""After its last frame a camera waits so long for the verdicts, and for its evidence to be written."""
 
 
 def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
@@ -73,12 +67,11 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
         evidence = EvidenceWriter(settings["evidence"])
     resume = CountNote(*settings["count"]) if settings.get("count") else None
     count = PartCount(settings["start"], resume)
-    triggers, listener = None, None
+    triggers = None
     if isinstance(source, LiveSource):
         from appliance.sources.open_live import outside_triggers
 
-        triggers, listener = outside_triggers(settings["source"])
-        source.watch(listener)
+        triggers = outside_triggers(source, settings["source"])
     seen, bundle = settings.get("seen", ()), settings["bundle"]
     CameraLoop(channel, ring, spec, source, count, evidence, seen, bundle, triggers).run()
     if isinstance(source, LiveSource):
@@ -161,8 +154,7 @@ class CameraLoop:
         self._listen(0)
         if self._triggers is not None or (isinstance(self._source, LiveSource) and self._source.fps <= 0):
             return self._asked()
-        at_ns = self._paced(first, shots)
-        return None if at_ns is None else Trigger(at_ns)
+        return self._paced(first, shots)
 
     def _asked(self) -> Trigger | None:
         """Wait for a trigger from outside, or for a live camera that runs free to give a picture."""
@@ -174,15 +166,15 @@ class CameraLoop:
             self._listen(PICTURE_MS if self._triggers is None else ALIVE_MS)
         return None
 
-    def _paced(self, first: int, shots: int) -> int | None:
+    def _paced(self, first: int, shots: int) -> Trigger | None:
         if self._source.fps <= 0:
             while not self._free and not self._stopped:
                 self._listen(None)
-            return None if self._stopped else time.monotonic_ns()
+            return None if self._stopped else Trigger(time.monotonic_ns())
         due = first + round(shots * 1e9 / self._source.fps)
         while not self._stopped and (wait := due - time.monotonic_ns()) > 0:
             self._listen(-(-wait // 1_000_000) if wait > 1_000_000 else 1)
-        return None if self._stopped else due
+        return None if self._stopped else Trigger(due)
 
     def _listen(self, timeout_ms: int | None) -> None:
         """Take what the supervisor sent; wait for it at most so long."""

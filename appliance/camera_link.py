@@ -28,6 +28,7 @@ from appliance.wire import (
     pack_credit,
     pack_json,
     pack_keep,
+    unpack_evidence,
     unpack_json,
 )
 from appliance.workers import RestartLimit, Worker
@@ -218,7 +219,9 @@ class CameraLink:
             before, self.trouble = self.trouble, str(unpack_json(data))[:300]
             self._news = self._news if before else self.trouble
         elif kind == EVIDENCE:
-            self.evidence = _more(self._evidence_before, unpack_json(data))
+            written, dropped, trouble = unpack_evidence(data)
+            of = self._evidence_before
+            self.evidence = Evidence(written=of.written + written, dropped=of.dropped + dropped, trouble=trouble)
         elif kind == END and len(data) == 1:
             self.ended = True
         elif kind == END:
@@ -294,12 +297,3 @@ class CameraLink:
         else:
             self._restart_ns = now_ns + BACK_OFF_NS[min(self._generation, len(BACK_OFF_NS)) - 1]
         return f"camera {self.name}: {self.trouble}"
-
-
-def _more(before: Evidence, told: Any) -> Evidence:
-    """With the counts that a camera process sends, [written, dropped, trouble]. Raises WireError."""
-    try:
-        written, dropped, trouble = told
-        return Evidence(written=before.written + written, dropped=before.dropped + dropped, trouble=str(trouble)[:200])
-    except (TypeError, ValueError) as error:
-        raise WireError(f"evidence message: {error}") from None

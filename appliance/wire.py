@@ -195,6 +195,15 @@ def unpack_json(data: bytes) -> Any:
         raise WireError(f"message {data[:1]!r}: {error}") from None
 
 
+def unpack_evidence(data: bytes) -> tuple[int, int, str]:
+    """Frames stored and dropped by a camera process, and its trouble, from a message EVIDENCE. Raises WireError."""
+    try:
+        written, dropped, trouble = unpack_json(data)
+        return int(written), int(dropped), str(trouble)[:200]
+    except (TypeError, ValueError) as error:
+        raise WireError(f"evidence message: {error}") from None
+
+
 def _integers(data: bytes) -> tuple[int, ...]:
     if len(data) % 4:
         raise WireError(f"{len(data)} bytes are no row of integers")

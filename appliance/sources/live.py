@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from appliance.sources.listener import TriggerListener
 
 
+PICTURE_MS = 5
+"""A camera that runs free is asked so often whether it has given a picture."""
+
+
 class LiveSource:
     """See Source. A trigger gets the first picture that arrived no sooner than `latency_ns` after it."""
 
@@ -51,7 +55,7 @@ class LiveSource:
         self._shots, self._count = 0, count
         self._listener: TriggerListener | None = None
 
-    def watch(self, listener: TriggerListener | None) -> None:
+    def watch(self, listener: TriggerListener) -> None:
         """Whoever listens for this camera's triggers belongs to it: `hangs` and `trouble` tell of both."""
         self._listener = listener
 

@@ -42,19 +42,19 @@ def live_source(settings: Mapping[str, Any], channels: int) -> LiveSource:
     )
 
 
-def outside_triggers(settings: Mapping[str, Any]) -> tuple[TriggerQueue | None, TriggerListener | None]:
-    """Where a camera's triggers come from outside: the queue that they wait in, and who listens for messages.
+def outside_triggers(source: LiveSource, settings: Mapping[str, Any]) -> TriggerQueue | None:
+    """Where a camera's triggers come from outside: the queue that they wait in, and for messages somebody who listens.
 
     Raises:
         InputError: keys that cannot be used, or an address that is taken.
     """
     how = settings.get("trigger", "free")
     if how == "free":
-        return None, None
+        return None
     queue = TriggerQueue()
-    if how == "software":
-        return queue, None
-    return queue, TriggerListener(settings["listen"], load_keys(Path(settings["keys"])), queue)
+    if how == "message":
+        source.watch(TriggerListener(settings["listen"], load_keys(Path(settings["keys"])), queue))
+    return queue
 
 
 def _rtsp(section: RtspCamera, channels: int) -> Driver:

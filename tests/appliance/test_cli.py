@@ -37,7 +37,7 @@ def test_doctor_finds_what_is_needed_here() -> None:
     shown = CliRunner().invoke(main, ["doctor", "--json"])
     assert shown.exit_code == 0
     findings = {finding["name"]: finding for finding in json.loads(shown.stdout)["findings"]}
-    assert {"python", "cores", "onnxruntime", "openvino", "tensorrt", "pycuda", "cameras", "sqlite"} <= set(findings)
+    assert {"python", "cores", "onnxruntime", "openvino", "tensorrt", "v4l2 devices", "sqlite"} <= set(findings)
     assert findings["onnxruntime"]["mark"] == "ok"
     assert all(finding["remedy"] for finding in findings.values() if finding["mark"] != "ok")
     assert "onnxruntime" in CliRunner().invoke(main, ["doctor"]).stdout

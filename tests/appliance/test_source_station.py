@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -76,3 +78,20 @@ def test_trigger_messages_reach_the_rows(tmp_path: Path) -> None:
     found = rows(config, "SELECT trigger, serial, reason FROM verdict ORDER BY seq")
     assert [(trigger, reason) for trigger, _, reason in found] == [(n, "NO_FRAME") for n in (41, 42, 43)]
     assert [serial for _, serial, _ in found] == ["S41", "2", "S43"]
+
+
+def test_a_camera_process_that_hangs_is_killed_and_started_anew(tmp_path: Path) -> None:
+    """Stopped, as by a driver that never comes back: its silence is noticed, another process takes its place, and
+    triggers are answered again."""
+    config = live_station(tmp_path, 'trigger = "software"', "[timing]\ncamera_timeout_s = 1.0\ndeadline_ms = 10000")
+    with Daemon(config) as daemon:
+        daemon.until(lambda status: status.state.value in ("RUN", "DEGRADED", "HOLD"))
+        daemon.until(lambda status: "cannot be opened" in status.cameras["top"])
+        before = daemon.workers()["camera"]
+        os.kill(before, signal.SIGSTOP)
+        status = daemon.until(lambda status: any("hung in its driver" in alert.message for alert in status.alerts))
+        assert status.state.value != "FAULT"
+        daemon.until(lambda _: daemon.workers().get("camera", before) != before)
+        daemon.until(lambda status: "cannot be opened" in status.cameras["top"])
+        trigger_camera(daemon.station, "top", "", "")
+        daemon.until(lambda status: status.rejects_by_reason.get("NO_FRAME") == 1)
