@@ -9,9 +9,9 @@ ROUNDS = 5
 BATCH_GAIN = 0.01
 """A larger batch has to save this share of the time per part: it makes parts wait."""
 
-BATCH_NS = 300_000
-"""What a batch of any size costs beside its inference: messages, judging, waking threads. It is no time of the engine,
-but takes the same cores."""
+BATCH_NS = 600_000
+"""What a batch of any size costs beside its inference: messages, judging, waking threads. Measured as the difference in
+CPU time per part between batches of 2 and of 4; it is no time of the engine, but takes the same cores."""
 
 LANE_GAIN = 0.1
 """One more step of lanes has to save this share: each takes memory, and a core from others."""
