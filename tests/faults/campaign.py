@@ -30,7 +30,7 @@ from tests.faults.trials import trial
 
 LINES = 4
 AT_ONCE = 2
-FPS = 150.0
+FPS = 120.0
 PARTS_A_RUN = 350
 RUNS_MAX = 40
 

@@ -59,9 +59,10 @@ class Session:
         """One run of the daemon: from its start, through at least so many parts, to its death."""
         line, random = self.line, self._random
         self._engine_left, self._camera_left, self._links_left = ENGINE_LOSSES, CAMERA_LOSSES, CUT_LINKS
-        if random.random() < 0.7:
-            self._kill_at_start()
-        line.unseen(random.choice((0, 0, 1, random.randrange(40))))
+        if line.starts_s:  # before its very first start nobody knows where the line's count began
+            if random.random() < 0.7:
+                self._kill_at_start()
+            line.unseen(random.choice((0, 0, 1, random.randrange(40))))
         line.start()
         target = line.world.parts + parts
         with _Reader(line) if random.random() < 0.3 else nullcontext() as reader:
@@ -119,6 +120,8 @@ class Session:
             self.tally.kills["engine"] += 1
 
     def _stop_engine(self) -> None:
+        """One that serves: a hung one that still loads is given a minute."""
+        self.line.passes(1, WELL_AGAIN_S)
         if self.line.stop_worker("engine"):
             self._engine_left -= 1
             self.tally.faults["engine stopped"] += 1

@@ -36,7 +36,7 @@ def short_trial(mutant: str, seed: int) -> str:
 def _tried(mutant: str, seed: int, course: Callable[[Line], None]) -> str:
     with tempfile.TemporaryDirectory(prefix="lineguard-mutant-") as name:
         rates = {int(kind): rate for kind, rate in RATES.items()}
-        with Line(Path(name), Settings(name, seed, fps=250.0, rates=rates, mutant=mutant)) as line:
+        with Line(Path(name), Settings(name, seed, fps=120.0, rates=rates, mutant=mutant)) as line:
             trouble = ""
             try:
                 course(line)
@@ -66,11 +66,13 @@ def _course(line: Line) -> None:
     line.unseen(3)
     line.start()
     line.passes(5)
-    for _ in range(6):
+    for _ in range(5):
         line.world.set(Word.ENGINE, EngineOrder.NAN)
-        line.run_parts(15)
+        line.run_parts(6)
+        line.passes(2)
     line.world.set(Word.ENGINE, EngineOrder.KILL)
-    line.run_parts(150)
+    line.run_parts(60)
+    line.passes(5)
     line.stop()
 
 
