@@ -6,6 +6,7 @@ a write that comes to life later is refused by the device, since its PASS carrie
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -106,6 +107,7 @@ class LineOutput:
             except OutputError as error:
                 with self._lock:
                     self._break(str(error))
+                self._say_not_ready()
             except Exception as error:  # the top of a worker: a device's driver may raise anything
                 with self._lock:
                     self._break(f"{type(error).__name__}: {error}")
@@ -140,6 +142,11 @@ class LineOutput:
             if self._working is token:  # else it was given up meanwhile, and is settled
                 self._working = None
                 self._settle(token, bool(good))
+
+    def _say_not_ready(self) -> None:
+        """A last word to a device that answers, but wrongly; the heartbeat that fails would say it too, only later."""
+        with contextlib.suppress(LinkLostError, OutputError, OSError):
+            self._call(partial(self._device.beat, self._beaten + 1, False))
 
     def _call(self, what: Callable[[], T]) -> T:
         """One call of the device, watched by `beat`."""

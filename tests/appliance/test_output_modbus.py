@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from appliance.outputs.line import LineOutput
 from appliance.outputs.modbus import ModbusDevice
 from appliance.outputs.protocol import LinkLostError, OutputError
 from appliance.outputs.settings import ModbusOutput
+from tests.appliance.stations import appliance, make_station, rows
 
 pytest.importorskip("pymodbus", reason="needs the extra io")
 
@@ -173,3 +176,20 @@ def test_a_dropped_connection_comes_back_under_a_new_epoch(plc: Plc) -> None:
     assert output.passed == 1
     output.close()
     assert plc.beats[-1][1] == 0
+
+
+def test_a_station_whose_plc_lies_ends_in_fault_and_nothing_passed(plc: Plc, tmp_path: Path) -> None:
+    """The first PASS is read back wrongly: FAULT, its row becomes REJECT(OUTPUT), and no PASS is counted anywhere."""
+    plc.trouble = "stuck"
+    output = f'[output]\nkind = "modbus"\nhost = "127.0.0.1"\nport = {plc.port}\naddress = 100\ntimeout_ms = 2000'
+    config = make_station(tmp_path, 20, "fps = 40.0\nloop = true\ncount = 60", output)
+    done = appliance("run", "--config", config, "--json")
+    assert done.returncode == 1, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["state"] == "FAULT"
+    assert "read-back" in summary["state_reason"]
+    assert (summary["passed"], summary["counts"]["ok"], summary["counts"]["triggers"]) == (0, 0, 60)
+    assert summary["rejects_by_reason"]["OUTPUT"] >= 1
+    assert rows(config, "SELECT COUNT(*) FROM verdict WHERE verdict = 'PASS'") == [(0,)]
+    assert plc.beats[-1][1] == 0
+    assert len(plc.passes) == 1

@@ -19,6 +19,7 @@ from appliance.outputs.protocol import LinkLostError, OutputError
 from appliance.outputs.relay import Answer, Order, Relay
 from appliance.outputs.relay_client import RelayClient, RelayDevice
 from appliance.outputs.relay_server import CLIENTS_MAX, RelayServer
+from appliance.paths import StationPaths
 from tests.appliance.stations import Daemon, command, make_station, run_json
 
 SECOND = 10**9
@@ -235,3 +236,25 @@ def test_a_station_passes_its_parts_through_the_relay(tmp_path: Path) -> None:
         held = daemon.until(lambda status: status.rejects_by_reason.get("HOLD", 0) > 5)
         assert "start `appliance relay`" in held.state_reason
         assert held.counts.ok == summary["counts"]["ok"]
+
+
+def test_a_killed_daemon_leaves_the_relay_de_energised(tmp_path: Path) -> None:
+    """kill -9 in the middle of a run: nothing is accepted any more, and what was is let go of with the heartbeat."""
+    config = make_station(tmp_path, 20, "fps = 50.0\nloop = true", '[output]\nkind = "relay"\nbeat_ms = 600')
+    with subprocess.Popen(command("relay", "--config", config), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        with Daemon(config) as daemon:
+            daemon.until(lambda status: status.counts.ok > 30)
+            gate = RelayClient(StationPaths.of(daemon.station.station.data).relay, 1.0)
+            daemon.process.kill()
+            daemon.process.wait()
+            before = gate.ask("state")
+            time.sleep(0.65)
+            after = gate.ask("state")
+        gate.close()
+        process.terminate()
+    assert before["counts"]["accepted"] > 20
+    assert after["counts"]["accepted"] == before["counts"]["accepted"]
+    assert after["energised"] is False
+    assert after["counts"]["heartbeat lost"] == 1
