@@ -6,6 +6,7 @@ Durable means: the bytes are synced, then the name, then the directory that hold
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +92,15 @@ def copy_part(source: Path, target: Path, progress: Callable[[int, int], None]) 
             progress(done, max(total, done))
         os.fsync(handle)
     return part
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def free_bytes(path: Path) -> int:

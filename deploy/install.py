@@ -280,7 +280,7 @@ class Device:
 
         try:
             files.copy_part(path, slot_path(self.root, target), bounded)
-            if open_bundle(part).sha256 != sha256:
+            if files.digest_of(part) != sha256:
                 raise BundleError(f"{path}: changed while it was copied; push it again")
         except (OSError, BundleError):
             part.unlink(missing_ok=True)

@@ -23,8 +23,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calibration.errors import InputError
-from deploy.bundle import Bundle, BundleError, open_bundle
-from deploy.files import PART
+from deploy.bundle import Bundle, open_bundle
+from deploy.files import PART, digest_of
 from deploy.slots import SLOT_NAMES, Slot, SlotName, Slots, SlotState
 from deploy.trust_record import TrustRecord
 
@@ -244,10 +244,10 @@ def read_status(root: Path, steps: int = 5) -> DeviceStatus:
 
 
 def holds(root: Path, name: SlotName, sha256: str) -> bool:
-    """Whether the file in a slot is this bundle, every byte of it."""
+    """Whether the file in a slot is this bundle, every byte of it: what has its hash was verified once."""
     try:
-        return open_bundle(slot_path(root, name)).sha256 == sha256
-    except BundleError:
+        return digest_of(slot_path(root, name)) == sha256
+    except OSError:
         return False
 
 

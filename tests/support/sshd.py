@@ -36,6 +36,7 @@ PermitRootLogin prohibit-password
 MaxStartups 200
 MaxSessions 200
 LogLevel ERROR
+Subsystem sftp internal-sftp
 """
 
 
