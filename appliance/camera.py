@@ -297,4 +297,4 @@ class CameraLoop:
 
 
 def _refuse(why: str) -> Frame:
-    raise ShotError(Reason.NO_FRAME, why)
+    raise ShotError(Reason.TRIGGER, why)

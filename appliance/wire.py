@@ -73,13 +73,14 @@ class FrameNote(NamedTuple):
         """Inverse of pack. Raises WireError."""
         if len(data) < _FRAME.size:
             raise WireError(f"frame message of {len(data)} bytes")
-        _, *numbers, tag, serial_end, lot_length = _FRAME.unpack_from(data)
+        _, trigger, slot, crc, triggered, ready, tag, serial_end, lot_length = _FRAME.unpack_from(data)
         text = data[_FRAME.size :]
         lot_end = serial_end + lot_length
         if len(text) < lot_end:
             raise WireError(f"frame message of {len(data)} bytes, too short for its serial and lot")
         pieces = (text[lot_end:], text[:serial_end], text[serial_end:lot_end])
-        return cls(*numbers, *(piece.decode("utf-8", "replace") for piece in pieces), tag=tag)
+        name, serial, lot = (piece.decode("utf-8", "replace") for piece in pieces)
+        return cls(trigger, slot, crc, triggered, ready, name, serial, lot, tag)
 
 
 @dataclass(frozen=True)
