@@ -98,7 +98,7 @@ HELP = (
     ("defect probab.", "parts by what the model said; bar heights are logarithmic"),
     ("drift", "distance from the bundle's own distribution, and its limit"),
     ("States", ""),
-    ("RUN  DEGRADED", "parts are judged; DEGRADED: see the alerts; SWITCH: new bundle"),
+    ("RUN  DEGRADED", "judged; DEGRADED: see the alerts; SWITCH: new bundle"),
     ("HOLD  FAULT", "every part is rejected; FAULT stays until repaired"),
     ("NO CONNECTION", "the daemon is silent; a dash stands for every number"),
 )

@@ -21,7 +21,7 @@ from appliance.config import load_station
 from appliance.daemon import run_station
 from appliance.doctor import Mark, examine
 from appliance.messages import State
-from tests.appliance.stations import ROOT, Daemon, make_station, rows
+from tests.appliance.stations import ROOT, Daemon, appliance, make_station, rows
 
 
 @pytest.mark.parametrize("command", ["run", "status", "verdicts", "tui", "doctor"])

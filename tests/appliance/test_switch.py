@@ -50,6 +50,12 @@ def wrong_goldens(path: Path) -> Path:
     return path
 
 
+def dazzle(path: Path) -> None:
+    """A part so bright that a dazzled model has no score for it."""
+    bright = np.random.default_rng(3).normal(215, 4, (FRAME_HEIGHT, FRAME_WIDTH)).clip(0, 254).astype(np.uint8)
+    cv2.imwrite(str(path), bright)
+
+
 def judged_once(config: Path) -> list[tuple[int, str, str]]:
     """Trigger, bundle and reason of all rows in order of the triggers, of which each must have one."""
     found = rows(config, "SELECT trigger, bundle, reason FROM verdict ORDER BY trigger")
@@ -93,8 +99,7 @@ def test_a_trial_that_fails_on_a_frame_of_the_line_goes_back_by_itself(tmp_path:
     root = tmp_path / "root"
     first = push(root, tiny_bundle(tmp_path / "first.lgb", name="first"))
     config = make_station(tmp_path, 60, PACED, "[trial]\nframes = 1000\nseconds = 60", bundle=root)
-    bright = np.random.default_rng(3).normal(215, 4, (FRAME_HEIGHT, FRAME_WIDTH)).clip(0, 254).astype(np.uint8)
-    cv2.imwrite(str(tmp_path / "frames" / "part-00050-ok-bright.png"), bright)
+    dazzle(tmp_path / "frames" / "part-00050-ok-bright.png")
     with Daemon(config) as daemon:
         daemon.until(lambda s: s.state is State.RUN and s.counts.triggers > 5)
         second = push(root, tiny_bundle(tmp_path / "second.lgb", name="second", dazzled=True))
@@ -113,6 +118,26 @@ def test_a_trial_that_fails_on_a_frame_of_the_line_goes_back_by_itself(tmp_path:
     assert found[first_bad][1] == second
     assert {bundle for trigger, bundle, _ in found if trigger > first_bad + 10} == {first}
     assert {reason for _, _, reason in found} <= {"", "DEFECT", "UNSURE", "ENGINE", "STOPPED"}
+
+
+def test_a_trial_that_fails_after_a_restart_waits_for_the_bundle_before(tmp_path: Path) -> None:
+    """Nothing is warm then: nothing passes until the confirmed bundle has passed its goldens, and every part has its
+    row."""
+    root = tmp_path / "root"
+    first = push(root, tiny_bundle(tmp_path / "first.lgb", name="first"))
+    Device(root).confirm(first)
+    second = push(root, tiny_bundle(tmp_path / "second.lgb", name="second", dazzled=True))
+    config = make_station(tmp_path, 20, PACED, "[trial]\nframes = 1000", bundle=root)
+    dazzle(tmp_path / "frames" / "part-00010-ok-bright.png")
+    with Daemon(config) as daemon:
+        daemon.until(lambda s: s.bundle_name == "first" and s.state is State.RUN and s.counts.ok > 30)
+        summary = daemon.stop(signal.SIGTERM)
+    assert summary["bundle"] == "first"
+    assert slot_of(root, second).state is SlotState.REJECTED
+    found = judged_once(config)
+    broken = next(trigger for trigger, _, reason in found if reason == "ENGINE")
+    assert not any(bundle == second and reason == "" for trigger, bundle, reason in found if trigger > broken + 10)
+    assert ("state HOLD",) in rows(config, "SELECT action FROM audit")
 
 
 def test_a_bundle_that_kills_the_daemon_is_left_after_some_attempts(tmp_path: Path) -> None:
