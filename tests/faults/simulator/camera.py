@@ -52,6 +52,8 @@ class SimulatedCamera:
         while True:
             kind, index = self._plan.draw(self._world.parts)
             kind = Kind(self._world.take(Word.FRAME)) or kind
+            if kind in (Kind.FROZEN, Kind.OLD) and not self._last:
+                kind = Kind.CLEAN  # a new process has no picture of before to show again
             number = self._world.add(Event(time.monotonic_ns(), kind, index))
             if kind is not Kind.UNSEEN:
                 return Shot(f"part-{number}", partial(self._read, number, kind, index), number=number)

@@ -107,7 +107,8 @@ def _rows(line: Line, found: Findings) -> Rows:
 def _passes(line: Line, rows: Rows, found: Findings) -> None:
     accepted = line.plc.accepted()
     deadline_ns = int(line.settings.deadline_ms * 1e6)
-    found.passed, found.wrong_pass = len(accepted), line.plc.relay.twice
+    found.passed = len(accepted)
+    found.wrong_pass += line.plc.relay.twice
     times = Counter(passed.tag for passed in accepted)
     for passed in accepted:
         event = line.world.event(passed.tag) if 0 <= passed.tag < found.parts else None
