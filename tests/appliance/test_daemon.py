@@ -53,7 +53,8 @@ def test_the_same_frames_twice_give_identical_scores(tmp_path: Path) -> None:
     run_json(config)
     config.write_text(config.read_text().replace('"L1"', '"L2"') + "[batch]\nsize = 3\n")
     run_json(config)
-    query = "SELECT frame, logits, defect_probability, verdict, reason, crc FROM verdict WHERE lot = '{}' ORDER BY trigger"
+    columns = "frame, logits, defect_probability, verdict, reason, crc"
+    query = f"SELECT {columns} FROM verdict WHERE lot = '{{}}' ORDER BY trigger"  # noqa: S608
     first, second = rows(config, query.format("L1")), rows(config, query.format("L2"))
     assert len(first) == 40
     assert first == second

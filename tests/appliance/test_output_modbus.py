@@ -79,8 +79,10 @@ class Plc:
 
     def close(self) -> None:
         """Switch it off."""
-        self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join(5)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._done.set)
+            self._thread.join(5)
+            self._loop.close()
 
 
 @pytest.fixture
