@@ -12,6 +12,7 @@ from calibration.cli_support import Cli, completion_help, emit, example, json_op
 from calibration.errors import InputError
 from deploy import cli_show as show
 from deploy.bundle import open_bundle
+from deploy.cli_bootstrap import bootstrap_command
 from deploy.cli_keys import enrol_command, keys_group, sign_command
 from deploy.cli_triton import triton_command
 from deploy.inventory import Ways, read_inventory
@@ -42,6 +43,7 @@ main.add_command(keys_group)
 main.add_command(sign_command)
 main.add_command(enrol_command)
 main.add_command(triton_command)
+main.add_command(bootstrap_command)
 
 _devices = click.argument("devices", metavar="DEVICE...", nargs=-1, required=True)
 _inventory = click.option(

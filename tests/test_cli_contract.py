@@ -19,7 +19,7 @@ EXPECTED = {
     },
     "deploy": {
         *("push", "status", "rollback", "inspect", "sign", "enrol", "list", "inventory", "pack", "install", "serve"),
-        *("triton",),
+        *("triton", "bootstrap"),
         *("keys init", "keys rotate", "keys revoke", "keys show"),
     },
     "appliance": {
