@@ -124,7 +124,7 @@ def check(facts: Facts, goods: Goods) -> None:
     tag = f"cp{facts.python[0]}{facts.python[1]}"
     for name in goods.wheels:
         python, abi, platform = name.removesuffix(".whl").split("-")[-3:]
-        fits = "any" in platform or facts.machine in platform
+        fits = platform == "any" or facts.machine in platform
         if not fits or not (abi in ("none", "abi3") or tag in python.split(".")):
             raise InputError(
                 f"wheel {name} does not fit the device ({tag}, {facts.machine}); "

@@ -67,7 +67,8 @@ def test_a_plan_is_carried_out_in_order_and_names_the_step_that_failed() -> None
     """The archive goes with the first step; the link is swapped after the release was tried."""
     steps, remote = plan(FACTS, GOODS), Recorded()
     apply(remote, steps, GOODS, lambda _done, _all: None)
-    names = tarfile.open(fileobj=io.BytesIO(remote.scripts[0][1])).getnames()
+    with tarfile.open(fileobj=io.BytesIO(remote.scripts[0][1])) as tar:
+        names = tar.getnames()
     assert names == ["units/appliance.service", "wheels/lineguard-0.1.0-py3-none-any.whl"]
     swap = next(script for script, _ in remote.scripts if "mv -T" in script)
     assert swap.index("run --help") < swap.index("mv -T")
