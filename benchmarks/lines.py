@@ -45,7 +45,7 @@ RAW_FRAMES = 8
 @dataclass(frozen=True)
 class Measure:
     """One stretch of work: images, CPU seconds of all processes, seconds on the clock, memory of all processes (PSS),
-    parts a batch, and the 99th percentile of the latency in ms (0 where it was not asked for)."""
+    parts a batch, the 99th percentile of the latency in ms (0 where it was not asked for), and parts not inspected."""
 
     images: int
     cpu_s: float
@@ -53,6 +53,7 @@ class Measure:
     memory_mib: float
     batch: int
     p99_ms: float = 0.0
+    not_inspected: int = 0
 
     @property
     def per_cpu_second(self) -> float:
@@ -105,7 +106,8 @@ def make_station(
     config.write_text(
         f'[station]\nname = "bench"\ndata = "station"\nbundle = {json.dumps(str(bundle))}\n'
         f'[camera.top]\nsource = "{source}"\npath = {json.dumps(str(path))}\nloop = true\nfps = {fps!r}\n'
-        f'[engine]\nkind = "{engine}"\n[batch]\nsize = {batch}\n[timing]\ndeadline_ms = 60000\n',
+        f'[engine]\nkind = "{engine}"\n[batch]\nsize = {batch}\n[timing]\ndeadline_ms = 60000\n'
+        "[hold]\nrejects_in_row = 100000\n",
         encoding="utf-8",
     )
     return config
@@ -142,9 +144,10 @@ def measure_daemon(config: Path, seconds: float, latency: bool = False) -> Measu
             (batch,) = reader.execute("SELECT max(batch) FROM (SELECT batch FROM verdict ORDER BY seq DESC LIMIT 500)")
         memory = sum(process.memory_full_info().pss for process in tree) / 2**20
         p99 = fetch_status(station).latency.p99 if latency else 0.0
-    if not {"DEFECT", "UNSURE"}.issuperset(counts):
+    lost = sum(parts for reason, parts in counts.items() if reason not in ("DEFECT", "UNSURE"))
+    if lost and not latency:  # at a set rate a busy machine may fall behind, which is then a figure
         raise InputError(f"some parts were not inspected: {counts}")
-    return Measure(images_after - images_before, cpu_after - cpu_before, end - start, memory, batch[0], p99)
+    return Measure(images_after - images_before, cpu_after - cpu_before, end - start, memory, batch[0], p99, lost)
 
 
 def _at_commit(reader: sqlite3.Connection, tree: list[psutil.Process]) -> tuple[int, float, float]:

@@ -74,6 +74,7 @@ class Runs:
             "daemon_images_per_cpu_second": Spread.of([d.per_cpu_second for _, _, d, _ in rounds]),
             "bare_images_per_second": Spread.of([s.per_second for _, s, _, _ in rounds]),
             "daemon_images_per_second": Spread.of([d.per_second for _, _, d, _ in rounds]),
+            "not_inspected_at_half_load": Spread.of([h.not_inspected for _, _, _, h in rounds]),
             "p99_ms": Spread.of([h.p99_ms for _, _, _, h in rounds]),
             "batch": Spread.of([d.batch for _, _, d, _ in rounds]),
         }

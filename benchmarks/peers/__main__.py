@@ -145,9 +145,9 @@ def _last_line(text: str) -> str:
 
 
 def _last_error(text: str) -> str:
-    """The first line of a log that names an error: those after it follow from it; else the last line."""
+    """The lines of a log that name errors, each once; else the last line."""
     named = [line.strip() for line in text.splitlines() if re.match(r"\w+(Error|Exception): ", line)]
-    return named[0] if named else _last_line(text)
+    return "; ".join(dict.fromkeys(named))[:500] if named else _last_line(text)
 
 
 def measure_peer(peer: Peer, directory: Path, seconds: float) -> Measure:
