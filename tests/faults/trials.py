@@ -49,16 +49,21 @@ def _tried(mutant: str, seed: int, course: Callable[[Line], None]) -> str:
 
 def _short_course(line: Line) -> None:
     line.start()
-    for _ in range(4):  # one in eight shows a scratched part, which no mutant passes
-        line.world.set(Word.FRAME, Kind.LATE)
-        line.run_parts(15)
+    _late_parts(line)
     line.passes(60)
     line.stop()
 
 
+def _late_parts(line: Line) -> None:
+    for _ in range(4):  # one in eight shows a scratched part, which no mutant passes
+        line.world.set(Word.FRAME, Kind.LATE)
+        line.run_parts(15)
+
+
 def _course(line: Line) -> None:
     line.start()
-    line.run_parts(100)
+    _late_parts(line)
+    line.run_parts(40)
     line.world.set(Word.DISK, DiskOrder.ERROR)
     time.sleep(0.25)
     line.world.set(Word.DISK, DiskOrder.NONE)
