@@ -153,7 +153,7 @@ def _configs(manifest: Manifest, name: str, variant: str, sha256: str) -> dict[s
         _step(f"{name}-model", {"frames": "frames"}, {"logits": "logits"}),
         _step(f"{name}-decide", {"logits": "logits"}, {tensor["name"]: tensor["name"] for tensor in decided}),
     ]
-    ensemble = {
+    ensemble: dict[str, Any] = {
         "name": name,
         "platform": "ensemble",
         "max_batch_size": most,
@@ -162,7 +162,12 @@ def _configs(manifest: Manifest, name: str, variant: str, sha256: str) -> dict[s
         "ensemble_scheduling": {"step": steps},
         "parameters": about,
     }
-    parts = (ensemble, model, python("preprocess", [frame], [frames]), python("decide", [logits], decided))
+    parts: tuple[dict[str, Any], ...] = (
+        ensemble,
+        model,
+        python("preprocess", [frame], [frames]),
+        python("decide", [logits], decided),
+    )
     return {config["name"]: config for config in parts}
 
 
