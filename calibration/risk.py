@@ -204,6 +204,24 @@ def choose_thresholds(
     return Thresholds(ok_below, defect_above, float(passing[k] + scrapping[m] + costs.review * weight.sum()))
 
 
+def cost_per_part(
+    defect_probability: ArrayLike,
+    is_defect: ArrayLike,
+    costs: Costs,
+    ok_below: float,
+    defect_above: float,
+    prevalence: float | None = None,
+) -> float:
+    """Mean cost of a part judged at two given thresholds, in the unit of the costs; arguments and errors as for
+    :func:`choose_thresholds`.
+    """
+    p, d = _checked(defect_probability, is_defect)
+    share = _share(d, prevalence)
+    each = np.where(d, costs.escape, 0.0) * (p <= ok_below) + np.where(d, 0.0, costs.overkill) * (p >= defect_above)
+    each += costs.review * ((p > ok_below) & (p < defect_above))
+    return float(share * each[d].mean() + (1 - share) * each[~d].mean())
+
+
 def _share(d: Bools, prevalence: float | None) -> float:
     """The prevalence to reckon with: the given one, or the share of defects in the data. Both kinds must be there."""
     n_defects, n_good = int(d.sum()), int((~d).sum())

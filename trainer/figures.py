@@ -15,7 +15,7 @@ from calibration.errors import InputError
 from calibration.histogram import confidence_histogram
 from calibration.metrics import Interval, accuracy, ece_interval, ece_of_a_calibrated_model, softmax
 from calibration.preprocess import PreprocessSpec
-from calibration.risk import Costs, choose_thresholds
+from calibration.risk import Costs, choose_thresholds, cost_per_part
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
 from trainer.assess import at_thresholds
@@ -76,6 +76,7 @@ def fit(
     model_sha256: str,
     spec: PreprocessSpec,
     max_escape: float | None = None,
+    reference: DecisionRule | None = None,
 ) -> Fitted:
     """Temperature, thresholds and drift baseline of one exported model from its validation scores.
 
@@ -83,6 +84,9 @@ def fit(
         max_escape: bound on the expected escape rate, in (0, 1); None lets the costs alone decide. The bound takes
             the fold for parts the model has not seen; that the fold also chose the epoch kept, and gave one
             temperature, it does not know of: the test fold's escape rate is the check.
+        reference: rule of the FP32 model, whose thresholds are taken over as far as this model's own bound allows. The
+            cheapest cut through a few hundred parts is a matter of chance; chosen for each model anew, it would make
+            more verdicts differ than the rounding does. None chooses them.
 
     Raises:
         InputError: the fold holds no defects, or nothing but defects, or too few to bound the escape rate.
@@ -100,19 +104,13 @@ def fit(
     probability = draft.defect_probability(scores.logits)
     bound = None if max_escape is None else _bound(scores, probability, max_escape)
     limit = 1.0 if bound is None else bound.threshold
-    chosen = choose_thresholds(probability, scores.is_defect, costs, prevalence, limit)
-    rule = DecisionRule(
-        scores.classes,
-        scores.ok_class,
-        temperature,
-        chosen.ok_below,
-        chosen.defect_above,
-        model_sha256,
-        spec.sha256,
-    )
+    given = reference or choose_thresholds(probability, scores.is_defect, costs, prevalence, limit)
+    cuts = min(given.ok_below, limit), given.defect_above
+    rule = DecisionRule(scores.classes, scores.ok_class, temperature, *cuts, model_sha256, spec.sha256)
+    cost = cost_per_part(probability, scores.is_defect, costs, *cuts, prevalence)
     summary = report(scores, temperature, draws=1)
     counts = tuple(int(n) for n in confidence_histogram(probability))
-    return Fitted(rule, chosen.cost_per_part, parts, defects, counts, summary.ece_before, summary.ece, bound)
+    return Fitted(rule, cost, parts, defects, counts, summary.ece_before, summary.ece, bound)
 
 
 def _bound(scores: Scores, probability: NDArray[np.float64], max_escape: float) -> EscapeBound:

@@ -24,7 +24,7 @@ from trainer.features import Progress, silent
 from trainer.figures import Fitted, Measured, fit, measure, warnings_of
 from trainer.goldens import COUNT, GoldenMember, choose, frame_of, load
 from trainer.onnx_graph import MAX_BATCH, run_logits, session
-from trainer.parity import ParityFigures, compare, reference_rule
+from trainer.parity import ParityFigures, compare
 from trainer.provenance import code_revision, created, versions
 from trainer.report import Content, render
 from trainer.run import RunSettings, read_settings, write_json
@@ -44,8 +44,8 @@ class ReleaseResult:
         costs: that the thresholds were chosen for.
         fitted: by model ("fp32", "cpu", "trt"), on the validation fold.
         measured: by model, once, on the test fold.
-        parity: of each INT8 model with FP32 on the validation fold, at the FP32 model's thresholds for these costs.
-        parity_test: the same on the test fold, each model judged by its own temperature and thresholds.
+        parity: of each INT8 model with FP32 on the validation fold, each judged by its own rule.
+        parity_test: the same on the test fold.
         goldens: how many golden frames the bundle holds.
         warnings: sentences.
     """
@@ -91,16 +91,19 @@ def release_run(
     dataset = dataset_of(settings, run)
     models = {model: (run / EXPORT / f"model.{model}.onnx").read_bytes() for model in VARIANTS}
     scores = {m: {fold: Scores.read(run / EXPORT / f"scores.{m}.{fold}.csv") for fold in FOLDS} for m in MODELS}
-    fitted, measured = {}, {}
+    fitted: dict[str, Fitted] = {}
+    measured: dict[str, Measured] = {}
     for i, model in enumerate(MODELS):
         sha256 = hashlib.sha256(models[model]).hexdigest() if model in models else ""
-        fitted[model] = fit(scores[model]["val"], costs, prevalence, sha256, settings.spec, max_escape)
+        first = fitted["fp32"].rule if fitted else None
+        fitted[model] = fit(scores[model]["val"], costs, prevalence, sha256, settings.spec, max_escape, first)
         measured[model] = measure(scores[model]["test"], fitted[model].rule)
         progress("calibrating", i + 1, len(MODELS))
-    reference = reference_rule(scores["fp32"]["val"], costs)
-    parity = {m: compare(m, scores["fp32"]["val"], scores[m]["val"], reference) for m in VARIANTS}
-    test, rules = scores["fp32"]["test"], {m: fitted[m].rule for m in MODELS}
-    parity_test = {m: compare(m, test, scores[m]["test"], rules["fp32"], rules[m]) for m in VARIANTS}
+    rules = {m: fitted[m].rule for m in MODELS}
+    parity, parity_test = (
+        {m: compare(m, scores["fp32"][fold], scores[m][fold], rules["fp32"], rules[m]) for m in VARIANTS}
+        for fold in ("val", "test")
+    )
     warnings = warnings_of(scores[MAIN]["val"], scores[MAIN]["test"], measured[MAIN])
 
     progress("goldens", 0, 1)

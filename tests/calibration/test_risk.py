@@ -17,6 +17,7 @@ from calibration.risk import (
     Costs,
     choose_thresholds,
     cost_curve,
+    cost_per_part,
     escape_at_overkill,
     escape_overkill_curve,
     wilson,
@@ -164,6 +165,8 @@ def test_the_cost_told_is_the_cost_for_any_scores(p: list[float], data: st.DataO
     found = choose_thresholds(scores, d, Costs())
     told = cost_of(scores, d, found.ok_below, found.defect_above, Costs(), None)
     assert found.cost_per_part == pytest.approx(told, abs=1e-9)
+    again = cost_per_part(scores, d, Costs(), found.ok_below, found.defect_above)
+    assert again == pytest.approx(told, abs=1e-9)
 
 
 @settings(max_examples=100, deadline=None)

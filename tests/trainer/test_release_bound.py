@@ -47,6 +47,20 @@ def test_the_bound_limits_what_the_costs_alone_would_pass() -> None:
     assert passed[scores.is_defect].sum() <= bounded.bound.allowed < 3
 
 
+def test_thresholds_of_the_float_model_are_taken_over_within_the_own_bound() -> None:
+    """The same cuts under the model's own temperature, and never more than its own bound lets pass."""
+    first, second, cheap = generated(300, 600), generated(280, 610), Costs(escape=1, overkill=1, review=0.5)
+    reference = fit(first, cheap, None, "", SPEC).rule
+    taken = fit(second, cheap, None, "", SPEC, reference=reference)
+    assert (taken.rule.ok_below, taken.rule.defect_above) == (reference.ok_below, reference.defect_above)
+    assert taken.rule.temperature == fit(second, cheap, None, "", SPEC).rule.temperature != reference.temperature
+    assert taken.cost_per_part >= fit(second, cheap, None, "", SPEC).cost_per_part
+    bounded = fit(second, cheap, None, "", SPEC, 0.01, reference)
+    assert bounded.bound is not None
+    assert bounded.rule.ok_below == bounded.bound.threshold < reference.ok_below
+    assert bounded.rule.defect_above == reference.defect_above
+
+
 def test_dear_escapes_keep_thresholds_below_the_bound() -> None:
     """The bound is a limit, no target."""
     scores, dear = generated(300, 600), Costs(escape=5000, overkill=1, review=0.5)
