@@ -63,7 +63,7 @@ powercut-db: $(STAMP) ## 10,000 simulated power cuts of the database (about 2 mi
 push-cuts: $(STAMP) ## 300 pushes over a real SSH server cut at random, each pushed again (about 6 minutes; needs sshd)
 	$(BIN)/python -m benchmarks.push --cuts 300
 
-results-elpv: $(STAMP) ## docs/results.md: full recipe on ELPV, three seeds (about an hour on two cores)
+results-elpv: $(STAMP) ## docs/results.md: full recipe on ELPV, three seeds (about an hour of computing)
 	$(BIN)/python -m benchmarks.results_elpv
 
 bench: $(STAMP) $(VENV)/.rtx ## engine and daemon throughput, on the bundle that `make demo` left

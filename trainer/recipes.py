@@ -163,7 +163,7 @@ def _is_like(value: object, annotation: object) -> bool:
 QUICK = Recipe("quick", flips="horizontal")
 """Frozen backbone, logistic head: minutes. For the demo, and to see whether the pictures hold the answer."""
 
-FULL = Recipe("full", epochs=10, flip_average="both")
+FULL = Recipe("full", epochs=14, flip_average="both", learning_rate=3e-4, patience=14)
 """The head as in QUICK, then the upper stages learn with it; the answer is the mean over four mirrored views."""
 
 ATTENTION_CROP = Recipe("attention-crop", flips="horizontal", crops=2)
