@@ -20,6 +20,7 @@ from appliance.sources.protocol import ShotError
 from appliance.words import Reason
 from calibration.preprocess import Frame
 
+OPTIONS_KEY = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 FFMPEG_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|err_detect;explode"
 _SECRET = re.compile(r"//[^/@]*@")
 
@@ -81,11 +82,26 @@ class V4l2Driver(OpenCvDriver):
         super().open()
 
 
-def rtsp_driver(url: str, timeout_ms: float, channels: int) -> OpenCvDriver:
+class RtspDriver(OpenCvDriver):
+    """A stream. FFmpeg's options reach it through the environment alone, and would cost a video file opened later in
+    the same process its first picture: they are there only while a stream is opened.
+    """
+
+    def open(self) -> None:
+        """See Driver.open."""
+        before = os.environ.get(OPTIONS_KEY)
+        os.environ.setdefault(OPTIONS_KEY, FFMPEG_OPTIONS)
+        try:
+            super().open()
+        finally:
+            if before is None:
+                del os.environ[OPTIONS_KEY]
+
+
+def rtsp_driver(url: str, timeout_ms: float, channels: int) -> RtspDriver:
     """A stream; opening it, and each picture, take at most `timeout_ms`."""
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(timeout_ms), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(timeout_ms)]
-    return OpenCvDriver(url, cv2.CAP_FFMPEG, limits, channels, without_secret(url))
+    return RtspDriver(url, cv2.CAP_FFMPEG, limits, channels, without_secret(url))
 
 
 def v4l2_driver(path: Path, name: str, width: int, height: int, channels: int) -> V4l2Driver:

@@ -104,6 +104,8 @@ def test_bad_bundles_come_off_by_themselves_and_the_report_names_them(
     assert deploy("rollback", "d1", "--reason", "by hand", "--inventory", listed)[0] == 0
     lines[0].daemon.until(lambda s: s.bundle_name == "first" and s.state is State.RUN, 10)
     assert time.monotonic() - began < 10
+    back = lines[0].daemon.until(lambda s: s.bundle_name == "first")
+    lines[0].daemon.until(lambda s: s.counts.triggers > back.counts.triggers + 50)
 
     for line in lines:
         line.daemon.stop(signal.SIGTERM)

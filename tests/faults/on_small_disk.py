@@ -36,7 +36,7 @@ def rows_within(config: Path, wanted: int, seconds: float) -> int:
 
 def main(directory: Path, case: str) -> dict[str, object]:
     """RUN, then a full disk, then a disk with room again."""
-    limits = {"full": "warn_mib = 0\nhold_mib = 0", "low": "warn_mib = 4\nhold_mib = 2"}[case]
+    limits = {"full": "warn_mib = 0\nhold_mib = 0", "low": "warn_mib = 16\nhold_mib = 10"}[case]
     config = make_station(directory, 20, "loop = true\nfps = 100.0", f"[disk]\n{limits}")
     ballast = directory / "ballast"
     with Daemon(config) as daemon:
@@ -45,10 +45,11 @@ def main(directory: Path, case: str) -> dict[str, object]:
             fill(ballast)
         else:
             stat = os.statvfs(directory)
-            ballast.write_bytes(bytes(stat.f_bavail * stat.f_frsize - 3 * 2**20))
+            ballast.write_bytes(bytes(stat.f_bavail * stat.f_frsize - 13 * 2**20))
             degraded = daemon.until(lambda s: s.state is State.DEGRADED)
             daemon.until(lambda s: s.counts.ok > degraded.counts.ok + 20)
-            ballast.write_bytes(bytes(stat.f_bavail * stat.f_frsize - 2**20))
+            # held, and still room for a write-ahead log of 4 MiB: rows go on
+            ballast.write_bytes(bytes(stat.f_bavail * stat.f_frsize - 8 * 2**20))
         held = daemon.until(lambda s: s.state is State.HOLD and s.rejects_by_reason.get("HOLD", 0) > 20)
         more = daemon.until(lambda s: s.rejects_by_reason["HOLD"] > held.rejects_by_reason["HOLD"] + 50)
         written_held = rows_within(config, held.counts.triggers if case == "low" else 0, seconds=20)

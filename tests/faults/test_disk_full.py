@@ -19,8 +19,8 @@ NAMESPACE = ["unshare", "--map-root-user", "--mount"]
 
 
 def on_small_disk(directory: Path, case: str) -> dict[str, Any]:
-    """Run a station on a tmpfs of 12 MiB; skips where this user may not mount one."""
-    mount = f"mount -t tmpfs -o size=12m lineguard {directory}"
+    """Run a station on a tmpfs of 32 MiB; skips where this user may not mount one."""
+    mount = f"mount -t tmpfs -o size=32m lineguard {directory}"
     try:
         allowed = subprocess.run([*NAMESPACE, "sh", "-c", mount], capture_output=True, timeout=20).returncode == 0
     except OSError:
