@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from appliance.sources.grabber import CameraError, Grabber
 from appliance.sources.live import LiveSource
-from appliance.sources.opencv import rtsp_driver
+from appliance.sources.opencv import OPTIONS_KEY, rtsp_driver
 from appliance.sources.protocol import ShotError
 from appliance.words import Reason
 
@@ -104,3 +105,13 @@ def test_a_stream_that_is_not_there() -> None:
         driver.open()
     assert time.monotonic() - began < 3
     driver.close()
+
+
+def test_options_of_a_stream_are_gone_once_it_was_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video file opened later in the same process is read without them; an operator's own stay."""
+    for own in (None, "rtsp_transport;udp"):
+        if own is not None:
+            monkeypatch.setenv(OPTIONS_KEY, own)
+        with pytest.raises(CameraError):
+            rtsp_driver("rtsp://127.0.0.1:1/cam", 1000.0, 1).open()
+        assert os.environ.get(OPTIONS_KEY) == own
