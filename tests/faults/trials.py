@@ -68,12 +68,13 @@ def _course(line: Line) -> None:
     time.sleep(0.25)
     line.world.set(Word.DISK, DiskOrder.NONE)
     line.run_parts(50)
-    line.world.set(Word.ENGINE, EngineOrder.HANG)  # so that parts are under way when the supervisor dies
-    line.run_parts(40)
-    line.kill()
-    line.unseen(3)
-    line.start()
-    line.passes(5)
+    for parts in (12, 20, 28, 40):  # it dies while an engine holds parts and later ones have their rows
+        line.world.set(Word.ENGINE, EngineOrder.HANG)
+        line.run_parts(parts)
+        line.kill()
+        line.unseen(3)
+        line.start()
+        line.passes(5)
     for _ in range(5):
         line.world.set(Word.ENGINE, EngineOrder.NAN)
         line.run_parts(6)
