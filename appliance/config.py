@@ -136,7 +136,7 @@ class HoldSection(Section):
     """When the line is held because the inspection itself seems to be at fault."""
 
     rejects_in_row: int = Field(
-        default=5, ge=1, le=100_000, description="so many parts of one camera rejected in a row, none of them as DEFECT"
+        default=5, ge=1, le=100_000, description="so many parts of one camera in a row that nothing could judge"
     )
 
 

@@ -20,8 +20,9 @@ _NOT_THE_PARTS = (Reason.HOLD, Reason.STOPPED)
 class Streaks:
     """What each camera's last parts were.
 
-    A camera whose last `rejects` parts were all rejected, none of them as DEFECT, holds the line until one is judged
-    OK or DEFECT; one that gave the same picture PICTURES times, until it gives another.
+    A camera whose last `rejects` parts were all rejected without a judgement holds the line until one is judged; one
+    that gave the same picture PICTURES times, until it gives another. UNSURE is a judgement: with the default costs a
+    third of sound production may be, so five in a row mean nothing, and drift is looked for elsewhere.
     """
 
     rejects: int
@@ -33,13 +34,13 @@ class Streaks:
         if reason in _NOT_THE_PARTS:
             return ()
         events: list[Event] = []
-        if reason in (Reason.NONE, Reason.DEFECT):
+        if reason in JUDGED:
             if self._rejected.pop(camera, 0) >= self.rejects:
                 events.append(Clear(f"rejects {camera}"))
         else:
             self._rejected[camera] += 1
             if self._rejected[camera] == self.rejects:
-                why = f"{self.rejects} parts in a row were rejected, none as DEFECT, the last {reason.value}"
+                why = f"{self.rejects} parts in a row were not inspected, the last {reason.value}"
                 events.append(Hold(f"rejects {camera}", f"camera {camera}: {why}"))
         if reason in _REPEATED:
             self._repeated[camera] += 1

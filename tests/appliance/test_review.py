@@ -24,7 +24,7 @@ UNSURE = {"ok_below": 1e-9, "defect_above": 1 - 1e-9}
 def config(tmp_path: Path) -> Path:
     """A station whose bundle is unsure of nearly everything, after one run with evidence."""
     bundle = tiny_bundle(tmp_path / "unsure.lgb", **UNSURE)
-    sections = "[evidence]\nunsure_mib = 5\nper_second = 1000.0\n[hold]\nrejects_in_row = 100000"
+    sections = "[evidence]\nunsure_mib = 5\nper_second = 1000.0"
     found = make_station(tmp_path, 4, "fps = 100.0", sections, bundle=bundle)
     run_json(found)
     return found

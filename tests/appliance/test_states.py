@@ -224,18 +224,18 @@ TestPaths = Paths.TestCase
 
 
 def test_rejects_in_a_row_hold_until_a_part_is_inspected() -> None:
-    """Five that are not DEFECT hold, whatever their reasons; a part judged OK or DEFECT lets go."""
+    """Five that nothing could judge hold, whatever their reasons; a judged part lets go."""
     streaks = Streaks(5)
-    reasons = (Reason.UNSURE, Reason.LATE, Reason.ENGINE, Reason.BAD_IMAGE)
+    reasons = (Reason.STALE, Reason.LATE, Reason.ENGINE, Reason.BAD_IMAGE)
     assert [streaks.see("top", reason) for reason in reasons] == [()] * 4
-    (held,) = streaks.see("top", Reason.UNSURE)
+    (held,) = streaks.see("top", Reason.NO_FRAME)
     assert isinstance(held, Hold)
     assert "5 parts in a row" in held.why
-    assert streaks.see("top", Reason.UNSURE) == ()
+    assert streaks.see("top", Reason.NO_FRAME) == ()
     assert streaks.see("top", Reason.DEFECT) == (Clear(held.source),)
 
 
-@pytest.mark.parametrize("breaker", [Reason.NONE, Reason.DEFECT])
+@pytest.mark.parametrize("breaker", [Reason.NONE, Reason.DEFECT, Reason.UNSURE])
 def test_an_inspected_part_ends_the_row(breaker: Reason) -> None:
     """Four, one inspected, four: no hold. Another camera's parts are another row."""
     streaks = Streaks(5)

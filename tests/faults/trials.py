@@ -49,20 +49,22 @@ def _tried(mutant: str, seed: int, course: Callable[[Line], None]) -> str:
 
 def _short_course(line: Line) -> None:
     line.start()
-    _late_parts(line)
+    _bad_parts(line)
     line.passes(60)
     line.stop()
 
 
-def _late_parts(line: Line) -> None:
-    for _ in range(4):  # one in eight shows a scratched part, which no mutant passes
-        line.world.set(Word.FRAME, Kind.LATE)
-        line.run_parts(15)
+def _bad_parts(line: Line) -> None:
+    # one in eight shows a scratched part, which no mutant passes; what a model makes of a black one is chance
+    for kind, times, apart in ((Kind.LATE, 4, 15), (Kind.BLACK, 12, 6)):
+        for _ in range(times):
+            line.world.set(Word.FRAME, kind)
+            line.run_parts(apart)
 
 
 def _course(line: Line) -> None:
     line.start()
-    _late_parts(line)
+    _bad_parts(line)
     line.run_parts(40)
     line.world.set(Word.DISK, DiskOrder.ERROR)
     time.sleep(0.25)
