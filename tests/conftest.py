@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import zmq
 from hypothesis import settings
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read by ONNX Runtime when it is imported
@@ -24,6 +25,6 @@ def _kept(make: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-# A start that a test lets fail may leave a context with open sockets to the garbage collector, which would wait for ever
-# for those sockets to close, in whatever test it happens to run: contexts live as long as the test process.
+# A start that a test lets fail may leave a context with open sockets to the garbage collector, which would wait for
+# ever for those sockets to close, in whatever test it happens to run: contexts live as long as the test process.
 zmq.Context.__init__ = _kept(zmq.Context.__init__)  # type: ignore[method-assign]
