@@ -91,19 +91,8 @@ def release_run(
     dataset = dataset_of(settings, run)
     models = {model: (run / EXPORT / f"model.{model}.onnx").read_bytes() for model in VARIANTS}
     scores = {m: {fold: Scores.read(run / EXPORT / f"scores.{m}.{fold}.csv") for fold in FOLDS} for m in MODELS}
-    fitted: dict[str, Fitted] = {}
-    measured: dict[str, Measured] = {}
-    for i, model in enumerate(MODELS):
-        sha256 = hashlib.sha256(models[model]).hexdigest() if model in models else ""
-        first = fitted["fp32"].rule if fitted else None
-        fitted[model] = fit(scores[model]["val"], costs, prevalence, sha256, settings.spec, max_escape, first)
-        measured[model] = measure(scores[model]["test"], fitted[model].rule)
-        progress("calibrating", i + 1, len(MODELS))
-    rules = {m: fitted[m].rule for m in MODELS}
-    parity, parity_test = (
-        {m: compare(m, scores["fp32"][fold], scores[m][fold], rules["fp32"], rules[m]) for m in VARIANTS}
-        for fold in ("val", "test")
-    )
+    fitted, measured = _calibrated(settings, models, scores, (costs, prevalence, max_escape), progress)
+    parity, parity_test = (_parities(scores, fitted, fold) for fold in ("val", "test"))
     warnings = warnings_of(scores[MAIN]["val"], scores[MAIN]["test"], measured[MAIN])
 
     progress("goldens", 0, 1)
@@ -112,17 +101,9 @@ def release_run(
     manifest = _manifest(name, settings, fitted, measured, parity)
     content = Content(manifest, costs, fitted, measured, parity, scores[MAIN]["test"], warnings, settings.licence)
     report = render(content, lambda path: frame_of(dataset, path))
-    subject = Subject(
-        name=name,
-        models={f"model.{m}.onnx": data for m, data in models.items()},
-        classes=settings.classes,
-        dataset=settings.dataset,
-        dataset_sha256=settings.dataset_sha256,
-        licence=settings.licence,
-        created=manifest.created.isoformat().replace("+00:00", "Z"),
-    )
-    members = {**golden, **subject.models, "report.html": report.encode(), "sbom.cdx.json": sbom(subject)}
-    digest = write_bundle(out, manifest, members)
+    files = {f"model.{m}.onnx": data for m, data in models.items()}
+    papers = {"report.html": report.encode(), "sbom.cdx.json": sbom(_subject(manifest, settings, files))}
+    digest = write_bundle(out, manifest, {**golden, **files, **papers})
     result = ReleaseResult(
         bundle=out,
         sha256=digest,
@@ -139,6 +120,50 @@ def release_run(
     (run / "report.html").write_text(report, encoding="utf-8")
     write_json(run / "release.json", plain(result))
     return result
+
+
+def _calibrated(
+    settings: RunSettings,
+    models: Mapping[str, bytes],
+    scores: Mapping[str, Mapping[str, Scores]],
+    wishes: tuple[Costs, float | None, float | None],
+    progress: Progress,
+) -> tuple[dict[str, Fitted], dict[str, Measured]]:
+    """Rule and baseline of each model from the validation fold, and its figures on the test fold, which are read once.
+
+    Args:
+        wishes: costs, prevalence and bound on the escape rate, as of `release_run`.
+    """
+    costs, prevalence, max_escape = wishes
+    fitted: dict[str, Fitted] = {}
+    measured: dict[str, Measured] = {}
+    for i, model in enumerate(MODELS):
+        sha256 = hashlib.sha256(models[model]).hexdigest() if model in models else ""
+        first = fitted["fp32"].rule if fitted else None
+        fitted[model] = fit(scores[model]["val"], costs, prevalence, sha256, settings.spec, max_escape, first)
+        measured[model] = measure(scores[model]["test"], fitted[model].rule)
+        progress("calibrating", i + 1, len(MODELS))
+    return fitted, measured
+
+
+def _parities(
+    scores: Mapping[str, Mapping[str, Scores]], fitted: Mapping[str, Fitted], fold: str
+) -> dict[str, ParityFigures]:
+    """Each INT8 model against FP32 on a fold, each judged by its own rule."""
+    reference, rule = scores["fp32"][fold], fitted["fp32"].rule
+    return {m: compare(m, reference, scores[m][fold], rule, fitted[m].rule) for m in VARIANTS}
+
+
+def _subject(manifest: Manifest, settings: RunSettings, files: Mapping[str, bytes]) -> Subject:
+    return Subject(
+        name=manifest.name,
+        models=files,
+        classes=settings.classes,
+        dataset=settings.dataset,
+        dataset_sha256=settings.dataset_sha256,
+        licence=settings.licence,
+        created=manifest.created.isoformat().replace("+00:00", "Z"),
+    )
 
 
 def _named(name: str) -> str:
