@@ -33,6 +33,7 @@ from appliance.wire import (
     TRIGGER,
     FrameNote,
     MissNote,
+    has_message,
     pack_json,
     unpack_credit,
     unpack_json,
@@ -183,7 +184,7 @@ class CameraLoop:
             self._deliver()
             if not self._ear.wait(timeout_ms):
                 return
-        while int(self._channel.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        while has_message(self._channel):
             message = self._channel.recv()
             if message[:1] == CREDIT:
                 slots = unpack_credit(message)

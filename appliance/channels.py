@@ -1,4 +1,4 @@
-"""The supervisor's sockets: one to its workers, one to its clients, and the poller that watches all of them."""
+"""The supervisor's sockets: to its cameras, its engines and its clients, and the poller that watches all of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import zmq
 from pydantic import ValidationError
 
 from appliance.messages import Reply, Request
+from appliance.wire import has_message
 from appliance.workers import Worker
 from calibration.errors import InputError
 
@@ -48,7 +49,7 @@ def bind_private(context: zmq.Context[Channel], path: Path) -> Channel:
 
 
 class WorkerChannel:
-    """All workers, told apart by their identities; a worker's end is an event like its messages."""
+    """All workers of a kind, told apart by their identities; a worker's end is an event like its messages."""
 
     def __init__(self, context: zmq.Context[Channel], path: Path, poller: zmq.Poller) -> None:
         """Bind. Raises InputError."""
@@ -58,7 +59,14 @@ class WorkerChannel:
         self._poller = poller
         self._owners: dict[bytes, Watched] = {}
         self._ends: dict[int, Watched] = {}
-        poller.register(self._socket, zmq.POLLIN)
+        self._wakes = False
+        self.wake(True)
+
+    def wake(self, wakes: bool) -> None:
+        """Whether messages wake the poller, or wait until something else does."""
+        if wakes != self._wakes:
+            self._wakes = wakes
+            self._poller.register(self._socket, zmq.POLLIN if wakes else 0)
 
     def watch(self, worker: Worker, owner: Watched) -> None:
         """Deliver this worker's messages and its end to `owner`."""
@@ -84,7 +92,7 @@ class WorkerChannel:
     def receive(self) -> Iterator[tuple[Watched, bytes]]:
         """The messages that are there, with their owners; those of workers no longer watched are dropped."""
         for _ in range(BURST):
-            if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if not has_message(self._socket):
                 return
             identity, *messages = self._socket.recv_multipart(zmq.DONTWAIT)
             owner = self._owners.get(identity)
@@ -94,7 +102,7 @@ class WorkerChannel:
 
     def report_ends(self, ready: dict[object, int], now_ns: int) -> None:
         """Tell the owners of processes that have ended, once each."""
-        for descriptor in [d for d in self._ends if d in ready]:
+        for descriptor in self._ends.keys() & ready.keys():
             self._poller.unregister(descriptor)
             self._ends.pop(descriptor).gone(now_ns)
 
@@ -115,7 +123,7 @@ class ControlChannel:
     def serve(self, ready: dict[object, int], answer: Callable[[Request], Reply]) -> None:
         """Answer what is waiting, at most REQUESTS of them; `ready` is what the poller found."""
         for _ in range(REQUESTS if self._socket in ready else 0):
-            if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if not has_message(self._socket):
                 return
             identity, *_, data = self._socket.recv_multipart(zmq.DONTWAIT)
             try:

@@ -14,7 +14,7 @@ Example::
 
     [batch]
     size = 8
-    wait_ms = 10
+    wait_ms = 0                    # an idle engine takes what is there; batches fill while it is busy
 """
 
 from __future__ import annotations
@@ -50,10 +50,17 @@ class StationSection(Section):
 
 
 class BatchSection(Section):
-    """When a batch is sent to the engine: full, or its oldest part has waited long enough."""
+    """When a batch is sent to the engine: full, or as full as it is when the engine is idle and its oldest part has
+    waited long enough."""
 
     size: int = Field(default=8, ge=1, le=256, description="at most; which size pays is measured at start")
-    wait_ms: float = Field(default=10.0, ge=0, le=10_000)
+    wait_ms: float = Field(
+        default=0.0,
+        ge=0,
+        le=10_000,
+        description="an idle engine waits so long for a batch to fill; 0 = it takes what is there, and batches fill "
+        "while it is busy",
+    )
 
 
 class EngineSection(Section):

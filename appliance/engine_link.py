@@ -20,8 +20,11 @@ from deploy.bundle import Bundle, GoldenFrame
 START_NS = 60 * 10**9
 """Longest time for starting, loading and proving."""
 
-AHEAD = 1
-"""Batches with the engine beyond those that its lanes work on, so that it never waits for us."""
+AHEAD = 2
+"""Batches with the engine for each lane beyond the one that it works on: no lane waits while we rest, or for our disk."""
+
+REST_NS = 20_000_000
+"""Longest rest of the supervisor's loop while the engine has all it needs: it delays verdicts."""
 
 TRIALS_NS = 500_000_000
 """Time for trials of batch sizes, and for those of each number of lanes."""
@@ -131,7 +134,16 @@ class EngineLink:
     @property
     def has_room(self) -> bool:
         """Whether it may be sent another batch."""
-        return self.phase is EnginePhase.SERVING and len(self._flying) < self.lanes + AHEAD
+        return self.phase is EnginePhase.SERVING and len(self._flying) < self.lanes * (1 + AHEAD)
+
+    @property
+    def rest_ns(self) -> int:
+        """For so long it needs nothing from us, since each lane has batches ahead: what one of them takes. 0 where it has
+        room for another."""
+        if self.phase is not EnginePhase.SERVING or self.has_room:
+            return 0
+        least = min(len(parts) for parts, _ in self._flying.values())
+        return min(REST_NS, int(self.part_ns * self.lanes * least))
 
     @property
     def waits(self) -> bool:

@@ -132,7 +132,7 @@ class Flow:
         if self._ledger.commit(now_ns):
             if "database" in self._health.condition.holds:
                 self._health.alert("DATABASE", f"took no rows for a while: {self._health.condition.holds['database']}")
-            self._health.clear("database")
+                self._health.clear("database")
         elif self._ledger.lost or self._ledger.queued > QUEUED_MAX:
             self._health.fail(f"database: {self._ledger.failure}")
             return False

@@ -6,15 +6,14 @@ with its reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from appliance.wire import ScoreNote
 from appliance.words import Reason, Verdict
 from calibration.decision import Decision, DecisionRule
-from calibration.histogram import bin_index
+from calibration.histogram import bin_of
 
 _REASON = {Decision.OK: Reason.NONE, Decision.DEFECT: Reason.DEFECT, Decision.UNSURE: Reason.UNSURE}
 
@@ -74,21 +73,20 @@ def judge(rule: DecisionRule, scores: ScoreNote, deadlines_ns: Sequence[int], no
         n judgements. A tensor that changed is CHECKSUM, a score that is not finite ENGINE, a judged part that is late
         LATE (with the model's decision beside it).
     """
-    probability = rule.defect_probability(scores.logits)
-    usable = scores.whole & np.isfinite(probability)
-    bins = bin_index(np.where(usable, probability, 0.0)).tolist()
+    probability = rule.defect_probability(scores.logits).tolist()
     top = scores.logits.argmax(axis=1).tolist()
-    rows = np.ascontiguousarray(scores.logits, "<f4")
+    whole, raw, width = scores.whole.tolist(), scores.logits.astype("<f4").tobytes(), 4 * len(rule.classes)
     judgements = []
-    for i, p in enumerate(probability.tolist()):
-        if not scores.whole[i]:
+    for i, p in enumerate(probability):
+        if not whole[i]:
             judgements.append(not_inspected(Reason.CHECKSUM, "the frame changed between camera and engine"))
             continue
-        if not usable[i]:
+        if not math.isfinite(p):
             judgements.append(not_inspected(Reason.ENGINE, "the engine gave scores that are no numbers"))
             continue
         decision = rule.decide_probability(p)
         reason = _REASON[decision] if now_ns < deadlines_ns[i] else Reason.LATE
         verdict = Verdict.PASS if reason is Reason.NONE else Verdict.REJECT
-        judgements.append(Judgement(verdict, reason, "", decision, rule.classes[top[i]], p, bins[i], rows[i].tobytes()))
+        logits = raw[i * width : (i + 1) * width]
+        judgements.append(Judgement(verdict, reason, "", decision, rule.classes[top[i]], p, bin_of(p), logits))
     return judgements

@@ -16,7 +16,11 @@ from appliance.store import DatabaseLostError, Store, StoreError, VerdictRow, ut
 from appliance.wire import MissNote
 
 GROUP_NS = 30_000_000
-"""A row waits at most so long for others to share its commit."""
+"""From one commit to the next at least: the first row after a pause is committed at once, the next ones share one."""
+
+PATIENCE_NS = 10_000_000
+"""A commit that is due waits at most so long for something else to wake the loop: waking it for the commit alone costs
+more than the commit."""
 
 GROUP_ROWS = 64
 RETRY_NS = 500_000_000
@@ -44,6 +48,7 @@ class Ledger:
         self._given: dict[int, VerdictRow] = {}
         self._unpassed: dict[Reason, list[VerdictRow]] = {Reason.LATE: [], Reason.OUTPUT: []}
         self._due_ns: int | None = None
+        self._committed_ns = 0
         self._utc_offset_ns = time.time_ns() - time.monotonic_ns()
         self._rejects = deque(store.recent_rejects(SHOWN), maxlen=SHOWN)
         self._new_rejects: deque[VerdictRow] = deque(maxlen=SHOWN)
@@ -68,9 +73,7 @@ class Ledger:
         """
         started, ended = engine_ns if engine_ns[0] else (now_ns, now_ns)
         latency = (part.ready_ns - part.triggered_ns, started - part.ready_ns, ended - started)
-        row = self._row(part, judgement, latency, now_ns, part.crc, place or (None, None))._replace(
-            bundle=bundle or self.bundle
-        )
+        row = self._row(part, judgement, latency, now_ns, part.crc, place or (None, None), bundle)
         if judgement.verdict is Verdict.PASS:
             self._tokens[row.seq] = PassToken(
                 row.seq, part.camera, part.trigger, part.crc, row.bundle, part.deadline_ns, part.tag
@@ -85,15 +88,19 @@ class Ledger:
         self._queue(self._row(part, judgement, (0, 0, 0), now_ns, None, (None, None)), None, now_ns)
 
     def due_ns(self) -> int | None:
-        """When the queued rows must be committed; None where none are queued."""
+        """When the queued rows may be committed; None where none are queued."""
         return self._due_ns
+
+    def wake_ns(self) -> int | None:
+        """When the loop has to wake for them if nothing else wakes it."""
+        return None if self._due_ns is None else self._due_ns + PATIENCE_NS
 
     def commit(self, now_ns: int) -> bool:
         """Make the queued rows durable, then let their parts pass; returns whether that worked.
 
         When it did not, no queued part will ever pass (its row becomes REJECT(LOG)), and the rows are tried again.
         """
-        self._due_ns = None
+        self._due_ns, self._committed_ns = None, now_ns
         try:
             rows = self._store.commit()
             self._release(rows)
@@ -190,6 +197,7 @@ class Ledger:
         now_ns: int,
         crc: int | None,
         place: tuple[int | None, int | None],
+        bundle: str = "",
     ) -> VerdictRow:
         seq = self._next_seq
         self._next_seq += 1
@@ -211,7 +219,7 @@ class Ledger:
             defect_probability=judgement.defect_probability,
             logits=judgement.logits,
             crc=crc,
-            bundle=self.bundle,
+            bundle=bundle or self.bundle,
             read_us=latency_ns[0] // 1000,
             wait_us=latency_ns[1] // 1000,
             engine_us=latency_ns[2] // 1000,
@@ -232,7 +240,7 @@ class Ledger:
         if row.verdict != Verdict.PASS.value:
             self._new_rejects.append(row)
         if self._due_ns is None:
-            self._due_ns = now_ns + GROUP_NS
+            self._due_ns = max(now_ns, self._committed_ns + GROUP_NS)
         elif len(self._store.pending) >= GROUP_ROWS and not self.failure:
             self._due_ns = now_ns
 

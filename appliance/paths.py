@@ -69,9 +69,14 @@ class StationPaths:
         return self.run / "relay"
 
     @property
-    def workers(self) -> Path:
-        """Unix socket to which the camera and engine processes connect."""
-        return self.run / "workers"
+    def cameras(self) -> Path:
+        """Unix socket to which the camera processes connect."""
+        return self.run / "cameras"
+
+    @property
+    def engines(self) -> Path:
+        """Unix socket to which the engine processes connect."""
+        return self.run / "engines"
 
 
 def make_directories(paths: StationPaths) -> None:

@@ -28,11 +28,12 @@ def most_lanes(threads: int, cores: int) -> int:
 def window(fps: float, batch: int, lanes: int = 1) -> int:
     """Slots of one camera.
 
-    As fast as they are judged (fps 0): one batch with each lane, one behind them, one frame in work; more would only
-    wait longer. At a set rate: room for the stalls of a disk or a restart, before parts overflow.
+    As fast as they are judged (fps 0): three batches with each lane and one in the making for it; more would only
+    wait longer.
+    At a set rate: room for the stalls of a disk or a restart, before parts overflow.
     """
-    most = (lanes + 1) * batch
-    return most + 1 if fps <= 0 else max(2 * most, 16)
+    most = 4 * lanes * batch
+    return most if fps <= 0 else max(most + batch, 16)
 
 
 def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int, lanes: int = 1) -> int:
@@ -42,10 +43,10 @@ def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int, lan
         size: the batch that pays best, or what the configuration asks for.
         part_ns: time for one part while all lanes work on full batches, measured on the goldens.
         deadline_ns: of a part.
-        unpaced: cameras with fps 0: each has a batch under way beside those at work.
+        unpaced: cameras with fps 0: each fills its window.
         lanes: batches judged at once.
     """
-    under_way = (lanes + 1) * max(1, unpaced) + lanes
+    under_way = 4 * lanes * max(1, unpaced) + lanes
     return max(1, min(size, int(deadline_ns / 2 / (max(part_ns, 1.0) * under_way))))
 
 

@@ -69,7 +69,8 @@ class Store:
             self.tally: Counter[tuple[str, str]] = history.tally(self.connection)
             last = self.connection.execute("SELECT max(seq) FROM verdict").fetchone()[0]
             head = read_head(self.connection)
-            self._inode = os.stat(path).st_ino
+            self._name = os.fspath(path)
+            self._inode = os.stat(self._name).st_ino
         except sqlite3.Error as error:
             raise explained(path, error) from None
         except InputError as error:
@@ -93,12 +94,14 @@ class Store:
         rows = self.pending
         if not rows:
             return []
-        tally = Counter((row.camera, row.reason) for row in rows)
-        histogram = Counter(
-            (row.utc[:16], row.camera, row.top_class, row.bundle, bin_)
-            for row, bin_ in zip(rows, self._bins, strict=True)
-            if bin_ is not None
-        )
+        tally: dict[tuple[str, str], int] = {}
+        histogram: dict[tuple[str, str, str, str, int], int] = {}
+        for row, bin_ in zip(rows, self._bins, strict=True):
+            key = (row.camera, row.reason)
+            tally[key] = tally.get(key, 0) + 1
+            if bin_ is not None:
+                cell = (row.utc[:16], row.camera, row.top_class, row.bundle, bin_)
+                histogram[cell] = histogram.get(cell, 0) + 1
         try:
             with self.transaction() as db:
                 db.executemany(_INSERT, rows)
@@ -110,7 +113,8 @@ class Store:
             if not self._holds(rows[-1].seq):
                 raise
         self.pending, self._bins = [], []
-        self.tally.update(tally)
+        for key, parts in tally.items():
+            self.tally[key] += parts
         return rows
 
     def counted(self) -> Counter[tuple[str, str]]:
@@ -251,7 +255,7 @@ class Store:
     def _check_place(self) -> None:
         """What was committed lies in the file that the next start will open."""
         try:
-            found = os.stat(self.path).st_ino
+            found = os.stat(self._name).st_ino
         except OSError as error:
             raise DatabaseLostError(f"{self.path}: {error.strerror}: the file was taken away") from None
         if found != self._inode:

@@ -72,11 +72,12 @@ class Supervisor:
         self._deadline_ns = int(station.timing.deadline_ms * 1e6)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
-        self._workers = WorkerChannel(self._context, paths.workers, self._poller)
+        self._from_engines = WorkerChannel(self._context, paths.engines, self._poller)
+        self._from_cameras = WorkerChannel(self._context, paths.cameras, self._poller)
         self._control = ControlChannel(self._context, paths.control, self._poller)
         watch = DeviceWatch(station.station.bundle, station.station.name)
         post = self._post(station, model, 0)
-        self._cameras = make_cameras(station, post, self._workers)
+        self._cameras = make_cameras(station, post, self._from_cameras)
         self._posts = Switcher(station, post, self._cameras, watch, self._health, self._ledger, self._build)
         self._flow = Flow(station, self._health, self._posts, self._cameras, self._ledger)
         upkeep = Upkeep(station, store, self._health)
@@ -97,7 +98,7 @@ class Supervisor:
         ears = Ears(
             lambda *told: self._flow.release(*told), lambda *told: self._posts.seen(*told), self._health.drifted
         )
-        return Post(station, model, self._workers, self._ledger, ears, first)
+        return Post(station, model, self._from_engines, self._ledger, ears, first)
 
     def _build(self, bundle: Bundle, first: int) -> Post:
         return self._post(*self._open(bundle), first)
@@ -173,19 +174,19 @@ class Supervisor:
         for post in self._posts.posts:
             post.close(max(0.0, until - time.monotonic()))
         self._signal.close()
-        self._workers.close()
+        self._from_engines.close()
+        self._from_cameras.close()
         self._control.close()
         self._context.term()
 
     def _turn(self) -> int:
         """Wait for something to happen, at most until the next thing is due; deal with it. Returns the time."""
-        timeout_ms = max(0, -(-(self._wake_ns() - time.monotonic_ns()) // 1_000_000))
-        ready = dict(self._poller.poll(timeout_ms))
+        ready = dict(self._poller.poll(self._rest_ms()))
         now_ns = time.monotonic_ns()
+        self._receive(now_ns)
         if ready:
-            for owner, data in self._workers.receive():
-                self._flow.take(owner, data, now_ns)
-            self._workers.report_ends(ready, now_ns)
+            self._from_engines.report_ends(ready, now_ns)
+            self._from_cameras.report_ends(ready, now_ns)
             self._control.serve(ready, self._desk.answer)
             self._signal.drain(ready)
         self._flow.feed(now_ns)
@@ -197,9 +198,24 @@ class Supervisor:
             self._tick(now_ns)
         return now_ns
 
+    def _rest_ms(self) -> int:
+        """How long to wait for something to happen. While the engine has all it needs, workers' messages are no reason to
+        wake: what makes them dear is the waking, so they are dealt with together a little later."""
+        now_ns = time.monotonic_ns()
+        until_ns, rest_ms = self._wake_ns() - now_ns, self._posts.current.engine.rest_ns // 1_000_000
+        for channel in (self._from_engines, self._from_cameras):
+            channel.wake(not rest_ms)
+        until_ms = max(0, -(-until_ns // 1_000_000))
+        return min(until_ms, rest_ms) if rest_ms else until_ms
+
+    def _receive(self, now_ns: int) -> None:
+        for channel in (self._from_engines, self._from_cameras):
+            for owner, data in channel.receive():
+                self._flow.take(owner, data, now_ns)
+
     def _wake_ns(self) -> int:
         waiting = (post.batcher.due_ns() for post in self._posts.posts if post.engine.waits)
-        times = (self._next_tick_ns, self._ledger.due_ns(), *waiting)
+        times = (self._next_tick_ns, self._ledger.wake_ns(), *waiting)
         return min(t for t in times if t is not None)
 
     def _tick(self, now_ns: int) -> None:
@@ -227,9 +243,8 @@ class Supervisor:
         for camera in self._cameras:
             if not camera.ended:
                 camera.break_off("did not stop in time")
-        for owner, data in self._workers.receive():
-            self._flow.take(owner, data, time.monotonic_ns())
         now_ns = time.monotonic_ns()
+        self._receive(now_ns)
         for post in [each for each in self._posts.posts if not each.idle]:
             parts = post.take_back("the station stopped")
             post.line.reject(parts, Reason.STOPPED, f"the station stopped: {self._ended_by}", now_ns)

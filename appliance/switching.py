@@ -74,6 +74,8 @@ class Switcher:
 
     def post_of(self, slot: int) -> Post:
         """The post in whose memory a slot lies. Raises LookupError."""
+        if slot in self.current.ring:
+            return self.current
         for post in self.posts:
             if slot in post.ring:
                 return post

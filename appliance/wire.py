@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import zmq
 from numpy.typing import NDArray
 
 from appliance.words import Reason
@@ -40,8 +41,16 @@ _BATCH = struct.Struct("<cQ")
 _SCORES = struct.Struct("<cQqqI")
 
 
+_READABLE = int(zmq.POLLIN)  # the flag classes take longer than the question itself
+
+
 class WireError(ValueError):
     """A worker sent something that is no message of ours."""
+
+
+def has_message(channel: zmq.Socket[bytes]) -> bool:
+    """Whether a message can be received without waiting."""
+    return bool(int(channel.getsockopt(zmq.EVENTS)) & _READABLE)
 
 
 class FrameNote(NamedTuple):

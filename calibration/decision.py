@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,6 +68,11 @@ class DecisionRule:
         """Position of the OK class among the model's outputs."""
         return self.classes.index(self.ok_class)
 
+    @cached_property
+    def _not_ok(self) -> NDArray[np.intp]:
+        """Positions of all other classes."""
+        return np.delete(np.arange(len(self.classes)), self.ok_index)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
@@ -89,9 +95,11 @@ class DecisionRule:
         NaN where a logit is not finite.
         """
         p = self.probabilities(logits)
-        defect: NDArray[np.float64] = np.delete(p, self.ok_index, axis=1).sum(axis=1)
-        defect[~np.isfinite(np.asarray(logits, dtype=np.float64)).all(axis=1)] = np.nan
-        return np.asarray(np.minimum(defect, 1.0))
+        defect: NDArray[np.float64] = np.add.reduce(p.take(self._not_ok, axis=1), axis=1)
+        finite = np.isfinite(logits)
+        if not finite.all():
+            defect[~finite.all(axis=1)] = np.nan
+        return np.minimum(defect, 1.0, out=defect)
 
     def decide(self, logits: ArrayLike) -> list[Decision]:
         """One decision per row of logits (n, classes). A row that is not finite is UNSURE."""

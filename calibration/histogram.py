@@ -25,6 +25,11 @@ def bin_index(probability: ArrayLike, bins: int = BINS) -> Ints:
     return np.minimum((p * bins).astype(np.int64), bins - 1)
 
 
+def bin_of(probability: float, bins: int = BINS) -> int:
+    """The same of one probability, which must lie in 0..1."""
+    return min(int(probability * bins), bins - 1)
+
+
 def confidence_histogram(probability: ArrayLike, bins: int = BINS) -> Ints:
     """Counts per equal-width bin over [0, 1]: int64 (bins,)."""
     return np.bincount(bin_index(probability, bins).ravel(), minlength=bins).astype(np.int64)

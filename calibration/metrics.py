@@ -38,8 +38,10 @@ class Interval:
 def softmax(logits: ArrayLike) -> Floats:
     """Softmax along the last axis in float64; finite for any finite logits."""
     z = np.asarray(logits, dtype=np.float64)
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+    e = z - np.maximum.reduce(z, axis=-1, keepdims=True)  # the ufuncs themselves: this runs for every batch of a line
+    np.exp(e, out=e)
+    e /= np.add.reduce(e, axis=-1, keepdims=True)
+    return e
 
 
 def checked_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
