@@ -11,7 +11,7 @@ from appliance.batcher import Part
 from appliance.channels import WorkerChannel
 from appliance.ring import Ring, checksum
 from appliance.selftest import golden_batches, golden_problem
-from appliance.sizing import Trials
+from appliance.sizing import AHEAD, Trials
 from appliance.wire import END, HELLO, LOAD, READY, SCORES, STOP, ScoreNote, WireError, pack_batch, unpack_json
 from appliance.workers import RestartLimit, Worker
 from calibration.decision import DecisionRule
@@ -19,12 +19,6 @@ from deploy.bundle import Bundle, GoldenFrame
 
 START_NS = 60 * 10**9
 """Longest time for starting, loading and proving."""
-
-AHEAD = 2
-"""Batches with the engine for each lane beyond the one that it works on: no lane waits while we rest, or for our disk."""
-
-REST_NS = 20_000_000
-"""Longest rest of the supervisor's loop while the engine has all it needs: it delays verdicts."""
 
 TRIALS_NS = 500_000_000
 """Time for trials of batch sizes, and for those of each number of lanes."""
@@ -138,12 +132,12 @@ class EngineLink:
 
     @property
     def rest_ns(self) -> int:
-        """For so long it needs nothing from us, since each lane has batches ahead: what one of them takes. 0 where it has
-        room for another."""
+        """For so long it needs nothing from us, since each lane has batches ahead: what all but one of them take. 0 where
+        it has room for another."""
         if self.phase is not EnginePhase.SERVING or self.has_room:
             return 0
         least = min(len(parts) for parts, _ in self._flying.values())
-        return min(REST_NS, int(self.part_ns * self.lanes * least))
+        return int(self.part_ns * self.lanes * least * (AHEAD - 1))
 
     @property
     def waits(self) -> bool:

@@ -6,6 +6,7 @@ memory its frame lies, and to no other: so nothing preprocessed for one bundle i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class Post:
         self.station, self.model = station, model
         size, self._spec = station.batch.size, model.bundle.manifest.preprocess
         goldens, lanes = model.bundle.goldens(), most_lanes(station.engine.threads, len(os.sched_getaffinity(0)))
-        windows = [window(camera.pace, size, lanes) for camera in station.camera.values()]
+        tensor_bytes = math.prod(self._spec.shape)
+        windows = [window(camera.pace, size, lanes, tensor_bytes) for camera in station.camera.values()]
         self.ring = Ring.create(sum(windows) + len(goldens), self._spec.shape, first)
         self.slots: dict[str, range] = {}
         for name, count in zip(station.camera, windows, strict=True):
@@ -128,8 +130,9 @@ class Post:
         engine = self.engine
         size = fitting_batch(engine.size, engine.part_ns, deadline_ns, unpaced, engine.lanes)
         self.batcher.size = min(self.batcher.size, size)
+        unpaced_window = window(0, size, engine.lanes, math.prod(self._spec.shape))
         return {
-            name: self.slots[name][: window(camera.pace, size, engine.lanes)] if camera.pace <= 0 else self.slots[name]
+            name: self.slots[name][:unpaced_window] if camera.pace <= 0 else self.slots[name]
             for name, camera in cameras.items()
         }
 

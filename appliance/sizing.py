@@ -16,6 +16,13 @@ CPU time per part between batches of 2 and of 4; it is no time of the engine, bu
 LANE_GAIN = 0.1
 """One more step of lanes has to save this share: each takes memory, and a core from others."""
 
+AHEAD = 3
+"""Batches that an engine is sent for each lane beyond the one that it works on, as far as parts are waiting: so no lane
+waits while the loop rests, or for a disk."""
+
+WINDOW_BYTES = 16 * 2**20
+"""Memory of one camera's slots, as far as it is not needed for a batch with each lane."""
+
 AUTO_LANES = 4
 """Most lanes that are tried where the configuration leaves their number open."""
 
@@ -25,15 +32,17 @@ def most_lanes(threads: int, cores: int) -> int:
     return threads or max(1, min(cores, AUTO_LANES))
 
 
-def window(fps: float, batch: int, lanes: int = 1) -> int:
-    """Slots of one camera.
+def window(fps: float, batch: int, lanes: int = 1, tensor_bytes: int = 0) -> int:
+    """Slots of one camera, each a tensor of so many bytes.
 
-    As fast as they are judged (fps 0): three batches with each lane and one in the making for it; more would only
-    wait longer.
-    At a set rate: room for the stalls of a disk or a restart, before parts overflow.
+    As fast as they are judged (fps 0): for each lane the batches with the engine, and those in the making while the loop
+    rests; at least a batch with each, one behind them and a frame in work, as far as WINDOW_BYTES go. At a set rate: room
+    for the stalls of a disk or a restart, before parts overflow.
     """
-    most = 4 * lanes * batch
-    return most if fps <= 0 else max(most + batch, 16)
+    least = (lanes + 1) * batch
+    if fps > 0:
+        return max(2 * least, 16)
+    return max(least + 1, min(2 * (1 + AHEAD) * lanes * batch, WINDOW_BYTES // max(1, tensor_bytes)))
 
 
 def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int, lanes: int = 1) -> int:
@@ -46,7 +55,7 @@ def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int, lan
         unpaced: cameras with fps 0: each fills its window.
         lanes: batches judged at once.
     """
-    under_way = 4 * lanes * max(1, unpaced) + lanes
+    under_way = 2 * (1 + AHEAD) * lanes * max(1, unpaced) + lanes
     return max(1, min(size, int(deadline_ns / 2 / (max(part_ns, 1.0) * under_way))))
 
 

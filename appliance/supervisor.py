@@ -39,6 +39,9 @@ STOP_NS = 800_000_000
 SETTLE_NS = 200_000_000
 """How long the last commit may be tried again."""
 
+REST_NS = 40_000_000
+"""The loop rests for so long at most, and for a 25th of the deadline, while the engine has all it needs: verdicts wait."""
+
 END_S = 0.7
 """How long workers may take to end by themselves."""
 
@@ -70,6 +73,7 @@ class Supervisor:
         self._output = open_output(station.output, list(station.camera), paths)
         self._ledger = Ledger(store, station.station.lot, bundle.sha256, self._output)
         self._deadline_ns = int(station.timing.deadline_ms * 1e6)
+        self._rest_ns = min(REST_NS, self._deadline_ns // 25)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._from_engines = WorkerChannel(self._context, paths.engines, self._poller)
@@ -202,7 +206,8 @@ class Supervisor:
         """How long to wait for something to happen. While the engine has all it needs, workers' messages are no reason to
         wake: what makes them dear is the waking, so they are dealt with together a little later."""
         now_ns = time.monotonic_ns()
-        until_ns, rest_ms = self._wake_ns() - now_ns, self._posts.current.engine.rest_ns // 1_000_000
+        until_ns = self._wake_ns() - now_ns
+        rest_ms = min(self._posts.current.engine.rest_ns, self._rest_ns) // 1_000_000
         for channel in (self._from_engines, self._from_cameras):
             channel.wake(not rest_ms)
         until_ms = max(0, -(-until_ns // 1_000_000))
