@@ -11,7 +11,7 @@ from appliance.batcher import Part
 from appliance.channels import WorkerChannel
 from appliance.ring import Ring, checksum
 from appliance.selftest import golden_batches, golden_problem
-from appliance.sizing import AHEAD, Trials
+from appliance.sizing import AHEAD, Trials, rest_ns
 from appliance.wire import END, HELLO, LOAD, READY, SCORES, STOP, ScoreNote, WireError, pack_batch, unpack_json
 from appliance.workers import RestartLimit, Worker
 from calibration.decision import DecisionRule
@@ -132,12 +132,11 @@ class EngineLink:
 
     @property
     def rest_ns(self) -> int:
-        """For so long it needs nothing from us, since each lane has batches ahead: what all but one of them take. 0 where
-        it has room for another."""
+        """For so long it needs nothing from us; 0 where it has room for another batch."""
         if self.phase is not EnginePhase.SERVING or self.has_room:
             return 0
         least = min(len(parts) for parts, _ in self._flying.values())
-        return int(self.part_ns * self.lanes * least * (AHEAD - 1))
+        return rest_ns(self.part_ns, self.lanes, least)
 
     @property
     def waits(self) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import zmq
 
 from appliance.engines.protocol import Engine, load_engine
+from appliance.memory import give_back
 from appliance.ring import Ring, checksum
 from appliance.wire import BATCH, HELLO, LOAD, READY, STOP, ScoreNote, WireError, pack_json, unpack_batch
 
@@ -35,6 +36,8 @@ def run_engine(settings: dict[str, Any], channel: Channel) -> None:
         raise WireError(f"expected a model, got {message[:1]!r}")
     count = settings["lanes"]
     engine = load_engine(settings["engine"], message[1:], count)
+    del message
+    give_back()
     scored = channel.context.socket(zmq.PULL)
     scored.bind(_SCORED)
     work: queue.SimpleQueue[bytes] = queue.SimpleQueue()

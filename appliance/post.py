@@ -22,7 +22,7 @@ from appliance.messages import Drift, Reason
 from appliance.monitor.drift import DriftMonitor
 from appliance.prediction_cache import Known, PredictionCache
 from appliance.ring import Ring
-from appliance.sizing import fitting_batch, most_lanes, window
+from appliance.sizing import WINDOW_BYTES, fitting_batch, most_lanes, timely, window
 from appliance.sources.settings import ReplayCamera
 from appliance.wire import ScoreNote
 
@@ -57,8 +57,8 @@ class Post:
         self.station, self.model = station, model
         size, self._spec = station.batch.size, model.bundle.manifest.preprocess
         goldens, lanes = model.bundle.goldens(), most_lanes(station.engine.threads, len(os.sched_getaffinity(0)))
-        tensor_bytes = math.prod(self._spec.shape)
-        windows = [window(camera.pace, size, lanes, tensor_bytes) for camera in station.camera.values()]
+        self._most = WINDOW_BYTES // math.prod(self._spec.shape)
+        windows = [window(camera.pace, size, lanes, self._most) for camera in station.camera.values()]
         self.ring = Ring.create(sum(windows) + len(goldens), self._spec.shape, first)
         self.slots: dict[str, range] = {}
         for name, count in zip(station.camera, windows, strict=True):
@@ -130,9 +130,10 @@ class Post:
         engine = self.engine
         size = fitting_batch(engine.size, engine.part_ns, deadline_ns, unpaced, engine.lanes)
         self.batcher.size = min(self.batcher.size, size)
-        unpaced_window = window(0, size, engine.lanes, math.prod(self._spec.shape))
+        most = min(self._most, timely(engine.part_ns, deadline_ns, unpaced, size, engine.lanes))
+        usable = window(0, size, engine.lanes, most)
         return {
-            name: self.slots[name][:unpaced_window] if camera.pace <= 0 else self.slots[name]
+            name: self.slots[name][:usable] if camera.pace <= 0 else self.slots[name]
             for name, camera in cameras.items()
         }
 

@@ -32,17 +32,28 @@ def most_lanes(threads: int, cores: int) -> int:
     return threads or max(1, min(cores, AUTO_LANES))
 
 
-def window(fps: float, batch: int, lanes: int = 1, tensor_bytes: int = 0) -> int:
-    """Slots of one camera, each a tensor of so many bytes.
+def window(fps: float, batch: int, lanes: int = 1, most: int = 2**31) -> int:
+    """Slots of one camera.
 
-    As fast as they are judged (fps 0): for each lane the batches with the engine, and those in the making while the loop
-    rests; at least a batch with each, one behind them and a frame in work, as far as WINDOW_BYTES go. At a set rate: room
-    for the stalls of a disk or a restart, before parts overflow.
+    As fast as they are judged (fps 0): for each lane the batches with the engine, and as many in the making while the
+    loop rests, but no more than `most`; at least a batch with each lane, one behind them and a frame in work. At a set rate:
+    room for the stalls of a disk or a restart, before parts overflow.
     """
     least = (lanes + 1) * batch
     if fps > 0:
         return max(2 * least, 16)
-    return max(least + 1, min(2 * (1 + AHEAD) * lanes * batch, WINDOW_BYTES // max(1, tensor_bytes)))
+    return max(least + 1, min(2 * (1 + AHEAD) * lanes * batch, most))
+
+
+def timely(part_ns: float, deadline_ns: int, unpaced: int, batch: int, lanes: int = 1) -> int:
+    """Slots of each camera with fps 0 with which no part waits for more than half its deadline; see fitting_batch."""
+    return int((deadline_ns / 2 / max(part_ns, 1.0) - lanes * batch) / max(1, unpaced))
+
+
+def rest_ns(part_ns: float, lanes: int, batch: int) -> int:
+    """How long an engine that was sent all it takes needs nothing: what all but one of the batches ahead of a lane
+    take, each of at least `batch` parts. `part_ns`: time for one part while all lanes work."""
+    return int(part_ns * lanes * batch * (AHEAD - 1))
 
 
 def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int, lanes: int = 1) -> int:
@@ -52,10 +63,10 @@ def fitting_batch(size: int, part_ns: float, deadline_ns: int, unpaced: int, lan
         size: the batch that pays best, or what the configuration asks for.
         part_ns: time for one part while all lanes work on full batches, measured on the goldens.
         deadline_ns: of a part.
-        unpaced: cameras with fps 0: each fills its window.
+        unpaced: cameras with fps 0: each has a batch under way beside those at work.
         lanes: batches judged at once.
     """
-    under_way = 2 * (1 + AHEAD) * lanes * max(1, unpaced) + lanes
+    under_way = (lanes + 1) * max(1, unpaced) + lanes
     return max(1, min(size, int(deadline_ns / 2 / (max(part_ns, 1.0) * under_way))))
 
 

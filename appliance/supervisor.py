@@ -6,7 +6,6 @@ worker, every trigger that the supervisor has heard of ends in exactly one row.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from appliance.engine_link import EnginePhase, Model
 from appliance.flow import Flow
 from appliance.health import Health
 from appliance.ledger import Ledger
+from appliance.memory import give_back
 from appliance.messages import Counts, Reason, State
 from appliance.notify import notify
 from appliance.outputs import open_output
@@ -40,7 +40,7 @@ SETTLE_NS = 200_000_000
 """How long the last commit may be tried again."""
 
 REST_NS = 40_000_000
-"""The loop rests for so long at most, and for a 25th of the deadline, while the engine has all it needs: verdicts wait."""
+"""While the engine has all it needs the loop rests at most so long, and a 25th of the deadline: verdicts wait for it."""
 
 END_S = 0.7
 """How long workers may take to end by themselves."""
@@ -144,7 +144,7 @@ class Supervisor:
         self._posts.begin(begin_ns)
         self._running = True
         notify(f"READY=1\nSTATUS=judging with {post.name}")
-        gc.freeze()  # what the start has made stays: no collection in the middle of parts looks at it again
+        give_back()
         for camera in self._cameras:
             camera.open()
         end_ns = None if max_seconds is None else begin_ns + int(max_seconds * 1e9)
@@ -203,8 +203,8 @@ class Supervisor:
         return now_ns
 
     def _rest_ms(self) -> int:
-        """How long to wait for something to happen. While the engine has all it needs, workers' messages are no reason to
-        wake: what makes them dear is the waking, so they are dealt with together a little later."""
+        """How long to wait for something to happen. While the engine has all it needs, workers' messages are no reason
+        to wake: what makes them dear is the waking, so they are dealt with together a little later."""
         now_ns = time.monotonic_ns()
         until_ns = self._wake_ns() - now_ns
         rest_ms = min(self._posts.current.engine.rest_ns, self._rest_ns) // 1_000_000

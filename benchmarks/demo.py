@@ -36,7 +36,6 @@ fps = 0.0
 
 [batch]
 size = 8
-wait_ms = 20
 """
 
 

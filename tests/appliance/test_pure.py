@@ -13,7 +13,7 @@ from appliance.batcher import Batcher, Part
 from appliance.judge import judge
 from appliance.monitor.statistics import Statistics
 from appliance.selftest import golden_batches, golden_problem
-from appliance.sizing import Trial, Trials, fitting_batch, window
+from appliance.sizing import AHEAD, Trial, Trials, fitting_batch, rest_ns, timely, window
 from appliance.wire import ScoreNote
 from appliance.words import Reason, Verdict
 from appliance.workers import RESTARTS, WINDOW_NS, RestartLimit
@@ -53,6 +53,17 @@ def test_a_small_batch_is_taken_when_its_oldest_part_has_waited() -> None:
     assert batcher.take(150, idle=False) == []
     assert [p.trigger for p in batcher.take(150)] == [0, 1]
     assert batcher.due_ns() is None
+
+
+def test_an_idle_engine_takes_what_is_there() -> None:
+    """Without a wait: one part goes to an idle engine at once, and while it is busy a batch fills."""
+    batcher = Batcher(3, 0)
+    batcher.add(part(0, ready_ns=50))
+    assert [p.trigger for p in batcher.take(50)] == [0]
+    batcher.add(part(1, ready_ns=60))
+    batcher.add(part(2, ready_ns=70))
+    assert batcher.take(80, idle=False) == []
+    assert [p.trigger for p in batcher.take(80)] == [1, 2]
 
 
 def test_expired_parts_leave_the_batcher() -> None:
@@ -178,7 +189,8 @@ def test_batches_fit_the_deadline(size: int, part_ns: float, deadline_ns: int, u
     """Whatever is under way is judged within half the deadline, unless even single parts are too slow for that."""
     batch = fitting_batch(size, part_ns, deadline_ns, unpaced, lanes)
     assert 1 <= batch <= size
-    under_way = max(1, unpaced) * (window(0, batch, lanes) - 1) + lanes * batch
+    slots = window(0, batch, lanes, timely(part_ns, deadline_ns, unpaced, batch, lanes))
+    under_way = max(1, unpaced) * (slots - 1) + lanes * batch
     if batch > 1:
         assert under_way * part_ns <= deadline_ns / 2 * 1.001
     assert fitting_batch(size, part_ns, 2 * deadline_ns, unpaced, lanes) >= batch
@@ -208,6 +220,16 @@ def test_the_batch_that_pays_is_found() -> None:
 def cost_on(cores: int) -> Callable[[Trial], float]:
     """One ms a part on each of so many cores."""
     return lambda trial: 10.0**6 * trial.size * -(-trial.lanes // cores)
+
+
+@given(st.floats(1e3, 1e9), st.integers(1, 64), st.integers(1, 8), st.integers(0, 1000))
+def test_windows_hold_what_the_engine_is_sent(part_ns: float, batch: int, lanes: int, most: int) -> None:
+    """As fast as they are judged there is room for all that the engine takes and for as much again, which no rest uses
+    up; under a lower limit still for a batch with each lane, one behind them and a frame in work."""
+    taken = (1 + AHEAD) * lanes * batch
+    assert window(0, batch, lanes) == 2 * taken
+    assert rest_ns(part_ns, lanes, batch) / part_ns < taken
+    assert window(0, batch, lanes, most) == max((lanes + 1) * batch + 1, min(most, 2 * taken))
 
 
 def test_lanes_are_used_as_long_as_they_pay() -> None:

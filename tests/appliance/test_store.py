@@ -16,7 +16,7 @@ from appliance import history
 from appliance.audit import verify_chain
 from appliance.batcher import Part
 from appliance.judge import Judgement, PassToken, not_inspected
-from appliance.ledger import GROUP_ROWS, Ledger
+from appliance.ledger import GROUP_NS, GROUP_ROWS, Ledger
 from appliance.lock import StationBusyError, station_lock
 from appliance.messages import Reason, Verdict
 from appliance.outputs import TallyOutput
@@ -134,13 +134,17 @@ def test_while_the_database_is_locked_nothing_passes(store: Store, path: Path) -
 
 
 def test_rows_are_due_in_groups(store: Store) -> None:
-    """The first row sets the time of the commit, a full group is due at once."""
+    """The first row after a pause is due at once, those that follow on a commit share the next one, and a full group
+    is due at once."""
     ledger = Ledger(store, "", "b" * 64, TallyOutput())
     assert ledger.due_ns() is None
     fill(ledger, PASS)
-    due, now = ledger.due_ns(), time.monotonic_ns()
+    due, committed = ledger.due_ns(), time.monotonic_ns()
     assert due is not None
-    assert due > now
+    assert due <= committed
+    assert ledger.commit(committed)
+    fill(ledger, PASS)
+    assert ledger.due_ns() == committed + GROUP_NS
     fill(ledger, *[PASS] * GROUP_ROWS)
     due = ledger.due_ns()
     assert due is not None
