@@ -36,8 +36,8 @@ def window(fps: float, batch: int, lanes: int = 1, most: int = 2**31) -> int:
     """Slots of one camera.
 
     As fast as they are judged (fps 0): for each lane the batches with the engine, and as many in the making while the
-    loop rests, but no more than `most`; at least a batch with each lane, one behind them and a frame in work. At a set rate:
-    room for the stalls of a disk or a restart, before parts overflow.
+    loop rests, but no more than `most`; at least a batch with each lane, one behind them and a frame in work. At a set
+    rate: room for the stalls of a disk or a restart, before parts overflow.
     """
     least = (lanes + 1) * batch
     if fps > 0:
