@@ -7,7 +7,7 @@ import cv2
 from calibration.preprocess import Frame
 
 GRAIN = 32
-"""Every GRAIN-th pixel is looked at first when a frame is checked for being black."""
+"""After the first pixel, every GRAIN-th is looked at when a frame is checked for being black."""
 
 CONTRAST_GRAIN = 8
 """Every CONTRAST_GRAIN-th pixel of each direction says how much contrast there is."""
@@ -15,9 +15,8 @@ CONTRAST_GRAIN = 8
 
 def is_dead(frame: Frame) -> bool:
     """Whether a frame is wholly black or wholly saturated."""
-    sample = frame[::GRAIN, ::GRAIN]
-    level = int(sample.reshape(-1)[0])
-    return level in (0, 255) and bool((sample == level).all()) and bool((frame == level).all())
+    level = frame.item(0)
+    return level in (0, 255) and bool((frame[::GRAIN, ::GRAIN] == level).all()) and bool((frame == level).all())
 
 
 def contrast(frame: Frame) -> float:
