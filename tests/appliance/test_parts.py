@@ -37,6 +37,7 @@ from appliance.words import Reason
 from appliance.workers import Worker
 from calibration.errors import InputError
 from tests.appliance.stations import ROOT, alive, make_station, rows
+from tests.support.fixtures import Context
 from tests.support.tiny import logits_of, part, tiny_model, tiny_spec
 
 
@@ -109,12 +110,11 @@ def engine_thread(ring: Ring, channel: zmq.Socket[bytes]) -> tuple[threading.Thr
     return thread, failures
 
 
-def test_the_engine_process_says_which_tensors_are_torn() -> None:
+def test_the_engine_process_says_which_tensors_are_torn(context: Context) -> None:
     """A slot that does not have the announced checksum is marked, its mates are judged."""
     ring = Ring.create(3, tiny_spec().shape)
     for index in range(3):
         tiny_spec().apply(part(index, False), out=ring.slot(index))
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     here, there = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
     here.bind("inproc://engine")
     there.connect("inproc://engine")
@@ -137,12 +137,10 @@ def test_the_engine_process_says_which_tensors_are_torn() -> None:
     here.send(b"?")
     thread.join(5)
     assert "expected a model" in str(failures[0])
-    context.destroy(linger=0)
 
 
-def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_worker_that_fails_says_why(tmp_path: Path, context: Context) -> None:
     """The top of a worker reports its failure to the supervisor and ends with code 1."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.bind(f"ipc://{tmp_path}/w")
     ring = Ring.create(1, tiny_spec().shape)
@@ -163,7 +161,6 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
     assert worker.exit_code() == 1
     worker.forget()
     ring.close()
-    context.destroy(linger=0)
 
 
 def test_a_worker_without_its_parent_ends() -> None:
@@ -304,10 +301,9 @@ def test_a_planted_run_directory_is_refused(tmp_path: Path) -> None:
         make_directories(StationPaths.of(tmp_path / "file" / "data"))
 
 
-def test_clients_that_talk_nonsense_get_an_error_and_harm_nobody(tmp_path: Path) -> None:
+def test_clients_that_talk_nonsense_get_an_error_and_harm_nobody(tmp_path: Path, context: Context) -> None:
     """Garbage, unknown requests and oversized ones: an error or silence; the next client is served."""
     poller = zmq.Poller()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     control = ControlChannel(context, tmp_path / "control", poller)
     assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
 
@@ -328,7 +324,6 @@ def test_clients_that_talk_nonsense_get_an_error_and_harm_nobody(tmp_path: Path)
     assert [bool(reply.error) for reply in replies] == [True, True, True, True, True, False]
     assert replies[3].error == "no such alert"
     control.close()
-    context.term()
 
 
 def test_a_station_that_never_ran_is_stopped(tmp_path: Path) -> None:
@@ -357,12 +352,11 @@ def test_alerts_of_a_stopped_station_can_be_acknowledged(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("answer", [None, b"nonsense", b'{"status": null}', b'{"error": "x", "status": null}'])
-def test_a_silent_or_confused_daemon_is_a_fault(tmp_path: Path, answer: bytes | None) -> None:
+def test_a_silent_or_confused_daemon_is_a_fault(tmp_path: Path, answer: bytes | None, context: Context) -> None:
     """Somebody listens but says nothing sensible: FAULT, with what the database knows; never a hang."""
     station = load_station(make_station(tmp_path, 1))
     paths = StationPaths.of(station.station.data)
     make_directories(paths)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.bind(f"ipc://{paths.control}")
 
@@ -379,7 +373,6 @@ def test_a_silent_or_confused_daemon_is_a_fault(tmp_path: Path, answer: bytes | 
     if answer is None:
         with pytest.raises(StationSilentError, match="does not answer"):
             acknowledge(station, 1, "anna", timeout=0.1)
-    context.destroy(linger=0)
 
 
 def test_configuration_errors_name_file_and_key(tmp_path: Path) -> None:
@@ -397,10 +390,9 @@ def test_configuration_errors_name_file_and_key(tmp_path: Path) -> None:
         load_station(tmp_path / "none.toml")
 
 
-def test_a_camera_that_breaks_the_rules_is_not_believed(tmp_path: Path) -> None:
+def test_a_camera_that_breaks_the_rules_is_not_believed(tmp_path: Path, context: Context) -> None:
     """Slots without credit, triggers out of order, unknown messages: WireError, and the trigger is not counted."""
     ring = Ring.create(4, tiny_spec().shape)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     channel = WorkerChannel(context, tmp_path / "w", zmq.Poller())
     link = CameraLink("top", 0, {}, range(4), ring, channel)
     for bad in (FrameNote(0, 1, 0, 0, 0, "x").pack(), MissNote(3, 0, Reason.STALE, "x", "").pack(), b"?"):
@@ -411,7 +403,6 @@ def test_a_camera_that_breaks_the_rules_is_not_believed(tmp_path: Path) -> None:
     assert link.describe() == "ended"
     assert not channel.send("camera-0-1", b"nobody is there")
     channel.close()
-    context.term()
     ring.close()
 
 
