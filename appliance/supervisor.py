@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import zmq
 
+from appliance.challenge import Challenger
 from appliance.channels import ControlChannel, StopSignal, WorkerChannel
 from appliance.config import Station
 from appliance.crew import make_cameras
@@ -89,7 +90,10 @@ class Supervisor:
             self._posts = Switcher(station, post, self._cameras, watch, self._health, self._ledger, self._build)
             self._flow = Flow(station, self._health, self._posts, self._cameras, self._ledger)
             upkeep = Upkeep(station, store, self._health)
-            self._tending = Tending(self._health, self._posts, self._cameras, self._output, self._ledger, upkeep)
+            challenger = Challenger(station.challenge, self._health, self._posts, self._ledger, time.monotonic_ns())
+            self._tending = Tending(
+                self._health, self._posts, self._cameras, self._output, self._ledger, upkeep, challenger
+            )
             self._desk = Desk(
                 station,
                 store,

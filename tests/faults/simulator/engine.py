@@ -40,6 +40,8 @@ class SimulatedEngine:
         elif order == EngineOrder.SLOW:
             time.sleep(self._slow_s)
         logits = self._engine.infer(batch, *lane)
+        if self._world.get(Word.SWAPPED):
+            logits = np.ascontiguousarray(logits[:, ::-1])
         if order in (EngineOrder.NAN, EngineOrder.INFINITE):
             self._world.spoil(batch)
         if order == EngineOrder.NAN:

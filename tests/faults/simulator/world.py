@@ -35,6 +35,7 @@ class Word(IntEnum):
     CLOCK_NS = 4  # added to the wall clock
     FRAME = 6  # one Kind, for the next shot
     DIRTY = 5  # PASSes that left before their rows were durable
+    SWAPPED = 7  # the engine gives each class the score of the other while this is not 0, goldens included
 
 
 class Kind(IntEnum):
