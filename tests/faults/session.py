@@ -26,7 +26,7 @@ ENGINE_LOSSES, CAMERA_LOSSES, CUT_LINKS = 4, 2, 3
 ACTIONS = (20, 30)
 """Faults and kills of one run: at least, at most."""
 
-WELL_AGAIN_S = 30.0
+WELL_AGAIN_S = 60.0
 """After all faults parts pass again within this time."""
 
 TAKEN_S = 3.0
@@ -246,7 +246,7 @@ class Session:
     def _hang_plc(self) -> None:
         """It latches a FAULT: nothing passes until the daemon is started again."""
         self.line.plc.order(PlcOrder.HANG)
-        time.sleep(2.0)
+        time.sleep(3.5)
 
 
 class _Reader:

@@ -58,6 +58,10 @@ class _SimulatedFile(apsw.VFSFile):
         if order == DiskOrder.SLOW:
             self._disk.world.carried_out(order)
             time.sleep(SLOW_S)
+        if self._log and (hung_ms := self._disk.world.get(Word.SYNC_MS)):
+            self._disk.world.set(Word.SYNCING, 1)
+            time.sleep(hung_ms / 1000)
+            self._disk.world.set(Word.SYNCING, 0)
         super().xSync(flags)
         if self._log:
             self._disk.dirty = False

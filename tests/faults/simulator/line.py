@@ -24,7 +24,7 @@ from tests.support.tiny import tiny_bundle, write_parts
 
 ROOT = Path(__file__).resolve().parents[3]
 ENGINE_TIMEOUT_S = 1.0
-PLC_TIMEOUT_MS = 3000
+PLC_TIMEOUT_MS = 6000
 CAMERA_TIMEOUT_S = 1.5
 GONE_S = 30.0
 """Workers end with their supervisor; one that was only just started finds out when it has loaded its modules."""

@@ -15,7 +15,7 @@ from appliance.outputs.relay_server import RelayServer
 
 BEAT_NS = 2_000_000_000
 GATE_NS = 200_000_000
-HANG_S = 4.0
+HANG_S = 8.0
 
 
 class PlcOrder(Enum):

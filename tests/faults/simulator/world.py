@@ -36,6 +36,8 @@ class Word(IntEnum):
     FRAME = 6  # one Kind, for the next shot
     DIRTY = 5  # PASSes that left before their rows were durable
     SWAPPED = 7  # the engine gives each class the score of the other while this is not 0, goldens included
+    SYNC_MS = 8  # every sync of the log takes so much longer
+    SYNCING = 9  # such a sync is under way
 
 
 class Kind(IntEnum):
