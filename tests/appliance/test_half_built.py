@@ -107,7 +107,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
     made.store.close()
 
 
-@pytest.mark.parametrize("socket", ["workers", "control"])
+@pytest.mark.parametrize("socket", ["engines", "cameras", "control"])
 def test_a_supervisor_whose_socket_cannot_be_bound(parts: Parts, socket: str) -> None:
     """A directory lies in its place."""
     getattr(parts.paths, socket).mkdir()

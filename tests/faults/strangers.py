@@ -111,7 +111,7 @@ class Strangers:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         channel.settimeout(0.2)
         try:
-            channel.connect(str(self._random.choice((self._paths.control, self._paths.workers))))
+            channel.connect(str(self._random.choice((self._paths.control, self._paths.cameras, self._paths.engines))))
         except OSError:
             channel.close()
             raise
