@@ -51,7 +51,7 @@ attacks: $(STAMP) ## every byte of a signed bundle flipped, every prefix, every 
 powercut-deploy: $(STAMP) ## a device through thousands of power cuts of push, trial, rollback and enrolment (about 3 minutes)
 	$(BIN)/python -m tests.powercut.campaign
 
-faults: $(STAMP) ## 20,000 parts through a line where everything fails at random, and mutants (about 8 minutes)
+faults: $(STAMP) ## 20,000 parts through lines where everything fails at random, and mutants (4 to 7 minutes)
 	$(BIN)/python -m tests.faults.campaign
 
 soak: $(STAMP) ## ten minutes at 60 frames/s: exact counts, flat memory, no slower at the end

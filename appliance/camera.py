@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,22 +62,20 @@ def run_camera(settings: dict[str, Any], channel: zmq.Socket[bytes]) -> None:
     spec = PreprocessSpec.from_json(settings["preprocess"])
     ring = Ring(settings["ring"], settings["slots"], spec.shape, settings["first"])
     source = open_source(settings["source"], spec.channels, settings["start"])
-    evidence = None
-    if settings.get("evidence"):
-        from appliance.evidence_writer import EvidenceWriter
+    count = PartCount(settings["start"], CountNote(*settings["count"]) if settings.get("count") else None)
+    with ExitStack() as opened:
+        triggers = None
+        if isinstance(source, LiveSource):
+            from appliance.sources.open_live import outside_triggers
 
-        evidence = EvidenceWriter(settings["evidence"])
-    resume = CountNote(*settings["count"]) if settings.get("count") else None
-    count = PartCount(settings["start"], resume)
-    triggers = None
-    if isinstance(source, LiveSource):
-        from appliance.sources.open_live import outside_triggers
+            triggers = opened.enter_context(outside_triggers(source, settings["source"]))
+        evidence = None
+        if settings.get("evidence"):
+            from appliance.evidence_writer import EvidenceWriter
 
-        triggers = outside_triggers(source, settings["source"])
-    seen, bundle = settings.get("seen", ()), settings["bundle"]
-    CameraLoop(channel, ring, spec, source, count, evidence, seen, bundle, triggers).run()
-    if isinstance(source, LiveSource):
-        source.close()
+            evidence = EvidenceWriter(settings["evidence"])
+        seen = settings.get("seen", ())
+        CameraLoop(channel, ring, spec, source, count, evidence, seen, settings["bundle"], triggers).run()
 
 
 class CameraLoop:

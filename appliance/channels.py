@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -150,15 +151,17 @@ class StopSignal:
     """
 
     def __init__(self, poller: zmq.Poller) -> None:
-        """Take over both signals; only possible in the main thread."""
+        """Take over both signals. Raises ValueError outside the main thread."""
         self.asked = ""
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
-        self._fd_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        poller.register(self._reader.fileno(), zmq.POLLIN)
-        self._poller = poller
+        with ExitStack() as undo:
+            self._reader, self._writer = map(undo.enter_context, socket.socketpair())
+            self._reader.setblocking(False)
+            self._writer.setblocking(False)
+            self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._fd_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+            poller.register(self._reader.fileno(), zmq.POLLIN)
+            self._poller = poller
+            undo.pop_all()
 
     def close(self) -> None:
         """Give the signals back."""

@@ -147,6 +147,13 @@ class HoldSection(Section):
     )
 
 
+class ChallengeSection(Section):
+    """How often the engine is asked about frames whose verdicts the bundle knows; a wrong answer holds the line."""
+
+    every_parts: int = Field(default=0, ge=0, description="after so many parts at the latest; 0 = not by parts")
+    every_minutes: float = Field(default=60.0, ge=0, le=10_000, description="so often at least; 0 = not by time")
+
+
 class TrialSection(Section):
     """How long a new bundle is on trial: until so many parts and so much time. Until then a failure goes back."""
 
@@ -167,6 +174,7 @@ class Station(Section):
     output: OutputSection = NoOutput()
     drift: DriftSection = DriftSection()
     hold: HoldSection = HoldSection()
+    challenge: ChallengeSection = ChallengeSection()
     trial: TrialSection = TrialSection()
     evidence: EvidenceSection = EvidenceSection()
     disk: DiskSection = DiskSection()

@@ -21,8 +21,8 @@ from calibration.errors import InputError
 from calibration.preprocess import GeometryError
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.install import Device, somebody
-from deploy.record import STATE, DeviceError, open_active, read_state
-from deploy.slots import SlotState
+from deploy.record import DeviceError, has_state, open_active, read_state
+from deploy.slots import Slot, SlotError, SlotState
 
 LOCK_WAIT_S = 0.2
 """While parts are judged, another process's transaction is not waited for longer: the rows are tried again."""
@@ -34,10 +34,12 @@ class SelfTestError(InputError):
 
 @dataclass(frozen=True)
 class Chosen:
-    """A bundle, and the device root it came from (None for a plain file) while it is on trial there."""
+    """A bundle, and the device root it came from (None for a plain file) while it is on trial there. instead: why it
+    is not the one that was active; empty where it was."""
 
     bundle: Bundle
     trial_root: Path | None
+    instead: str = ""
 
 
 def run_station(station: Station, max_seconds: float | None = None, progress: Progress | None = None) -> Summary:
@@ -80,10 +82,13 @@ def _once(
     try:
         chosen = choose_bundle(root)
     except (BundleError, DeviceError) as error:
-        if not root.is_dir() or not (root / STATE).exists():
+        if not root.is_dir() or not has_state(root):
             raise
         slot = read_state(root).active_slot  # a damaged record is for nobody to wait over
         return f"{NO_BUNDLE}: {error}", slot.sha256 if slot else ""
+    if chosen.instead:
+        name = chosen.bundle.manifest.name
+        store.alert("BUNDLE", f"bundle {name} judges again, the one pushed after it cannot: {chosen.instead}")
     outcome = _with_bundle(station, chosen, store, max_seconds, progress)
     if isinstance(outcome, Summary):
         return outcome
@@ -114,12 +119,11 @@ def choose_bundle(path: Path, repair: bool = True) -> Chosen:
 
     Args:
         path: of either.
-        repair: whether the attempt at a trial is counted in the device root, and a damaged bundle on trial rejected
-            there; else nothing is changed.
+        repair: whether the attempt at a trial is counted in the device root, and a damaged bundle left there for the
+            one confirmed before it; else nothing is changed.
 
     Raises:
-        BundleError, DeviceError: there is none that may be trusted. A damaged bundle on trial is rejected in the
-            device root, and the one confirmed before it is taken.
+        BundleError, DeviceError: there is none that may be trusted, in neither slot.
     """
     if not path.is_dir():
         return Chosen(open_bundle(path), None)
@@ -129,11 +133,24 @@ def choose_bundle(path: Path, repair: bool = True) -> Chosen:
     on_trial = slot is not None and slot.state is SlotState.TRIAL
     try:
         return Chosen(open_active(path), path if on_trial else None)
-    except BundleError as error:
-        if slot is None or not on_trial or not repair:
+    except (BundleError, DeviceError) as error:
+        if slot is None or not repair:
             raise
-        Device(path, who="appliance", wait_s=5.0).reject(slot.sha256, str(error))
-        return Chosen(open_active(path), None)
+        _leave(path, slot, error)
+        return Chosen(open_active(path), None, str(error))
+
+
+def _leave(path: Path, slot: Slot, error: InputError) -> None:
+    """The active bundle's file is damaged: the bundle confirmed before it judges again. Raises `error` where there is
+    none, or none that is whole; a confirmed bundle is then still the one that a repair puts back."""
+    device = Device(path, who="appliance", wait_s=5.0)
+    if slot.state is SlotState.TRIAL:
+        device.reject(slot.sha256, str(error))
+        return
+    try:
+        device.rollback(f"its file is damaged: {error}")
+    except (SlotError, DeviceError):
+        raise error from None
 
 
 def _with_bundle(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.install import Device
-from deploy.record import STATE, DeviceError, read_state
+from deploy.record import STATE, STATE_COPY, DeviceError, read_state
 from deploy.slots import Slot, SlotError, Slots
 
 
@@ -50,8 +50,7 @@ class DeviceWatch:
         self.trouble = ""
         self._say()
         try:
-            stat = (self._root / STATE).stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino)
+            stamp = _stamp(self._root)
             if stamp != self._stamp:
                 self.slots, self._stamp = read_state(self._root), stamp
         except (OSError, DeviceError) as error:
@@ -87,3 +86,12 @@ class DeviceWatch:
                 self.trouble = str(error)
                 return
             self._words.popleft()
+
+
+def _stamp(root: Path) -> tuple[int, int]:
+    """What changes with every change of the record: of its copy where the file itself is gone. Raises OSError."""
+    try:
+        stat = (root / STATE).stat()
+    except FileNotFoundError:
+        stat = (root / STATE_COPY).stat()
+    return stat.st_mtime_ns, stat.st_ino

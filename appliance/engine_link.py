@@ -92,6 +92,9 @@ class EngineLink:
         self._proven = 0
         self._since_ns = 0
         self._flying: dict[int, tuple[Sequence[Part], int]] = {}
+        self._challenge: tuple[int, list[int]] | None = None
+        self._challenges = 0
+        self._answer: str | None = None
         self.phase = EnginePhase.DOWN
         self.name = ""
         self.trouble = ""
@@ -154,6 +157,25 @@ class EngineLink:
         self._flying[self._number] = (parts, now_ns)
         self._submit(self._number, [part.slot for part in parts], [part.crc for part in parts])
 
+    def challenge(self, now_ns: int) -> None:
+        """Ask it about known frames: the next batch of goldens goes to it as parts do, whatever it is at."""
+        self._number += 1
+        batch = self._plan[self._challenges % len(self._plan)]
+        self._challenges += 1
+        self._challenge, self._answer = (self._number, batch), None
+        self._flying[self._number] = ((), now_ns)
+        self._submit(self._number, *self._lying(batch))
+
+    @property
+    def challenged(self) -> bool:
+        """Whether it owes an answer."""
+        return self._challenge is not None
+
+    def challenge_answer(self) -> str | None:
+        """What was wrong with its last answer, "" where it was right; once. None while there is none."""
+        answer, self._answer = self._answer, None
+        return answer
+
     def message(self, data: bytes) -> tuple[Sequence[Part], ScoreNote] | None:
         """Take one message of its process; a judged batch of parts, if it is one. Raises WireError."""
         kind = data[:1]
@@ -166,6 +188,9 @@ class EngineLink:
                 self._time(scores)
                 return None
             parts, _ = self._flying.pop(scores.number, ((), 0))
+            if self._challenge is not None and scores.number == self._challenge[0]:
+                self._answer, self._challenge = self._problem(self._challenge[1], scores), None
+                return None
             if len(parts) != len(scores.whole):
                 raise WireError(f"scores of {len(scores.whole)} parts for batch {scores.number}")
             return parts, scores
@@ -200,6 +225,7 @@ class EngineLink:
         self.trouble = why or self.trouble
         lost = [part for parts, _ in self._flying.values() for part in parts]
         self._flying.clear()
+        self._challenge = None
         if self._worker is not None:
             self._worker.kill()
             self._channel.unwatch(self._worker)
@@ -224,13 +250,20 @@ class EngineLink:
         self._channel.send(self._worker.identity, pack_batch(number, slots, crcs))
 
     def _submit_goldens(self) -> None:
-        batch = self._plan[self._proven]
-        self._submit(0, [self._first + index for index in batch], [self._crcs[index] for index in batch])
+        self._submit(0, *self._lying(self._plan[self._proven]))
+
+    def _lying(self, batch: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Slots and checksums of goldens."""
+        return [self._first + index for index in batch], [self._crcs[index] for index in batch]
+
+    def _problem(self, batch: Sequence[int], scores: ScoreNote) -> str:
+        """What is wrong with the scores of a batch of goldens; "" if nothing."""
+        if not scores.whole.all():
+            return "a golden changed in memory"
+        return golden_problem(self._rule, self._goldens, self._model.variant, batch, scores.logits)
 
     def _prove(self, scores: ScoreNote) -> None:
-        batch = self._plan[self._proven]
-        problem = "a golden changed in memory" if not scores.whole.all() else ""
-        problem = problem or golden_problem(self._rule, self._goldens, self._model.variant, batch, scores.logits)
+        problem = self._problem(self._plan[self._proven], scores)
         if problem:
             self.phase, self.trouble = EnginePhase.REFUSED, problem
             return
@@ -254,7 +287,7 @@ class EngineLink:
         self._timed = []
         batch = [index % len(self._goldens) for index in range(trial.size)]
         for _ in range(trial.lanes):
-            self._submit(0, [self._first + index for index in batch], [self._crcs[index] for index in batch])
+            self._submit(0, *self._lying(batch))
 
     def _time(self, scores: ScoreNote) -> None:
         assert self._trials is not None  # noqa: S101  it was submitted

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import zmq
 
+from appliance.challenge import Challenger
 from appliance.channels import ControlChannel, StopSignal, WorkerChannel
 from appliance.config import Station
 from appliance.crew import make_cameras
@@ -55,7 +57,7 @@ class Supervisor:
     """One run of the daemon, begun with one bundle. Construct it, `prove` it, `run` it; `close` it in any case."""
 
     def __init__(self, station: Station, bundle: Bundle, open_bundle: Open, store: Store) -> None:
-        """Make sockets and shared memory.
+        """Make sockets and shared memory; whatever is raised, all of it is given back.
 
         Raises:
             InputError: anything that is missing here. GeometryError: the goldens are not what their bundle takes.
@@ -74,29 +76,36 @@ class Supervisor:
         self._ledger = Ledger(store, station.station.lot, bundle.sha256, self._output)
         self._deadline_ns = int(station.timing.deadline_ms * 1e6)
         self._rest_ns = min(REST_NS, self._deadline_ns // 25)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._poller = zmq.Poller()
-        self._from_engines = WorkerChannel(self._context, paths.engines, self._poller)
-        self._from_cameras = WorkerChannel(self._context, paths.cameras, self._poller)
-        self._control = ControlChannel(self._context, paths.control, self._poller)
-        watch = DeviceWatch(station.station.bundle, station.station.name)
-        post = self._post(station, model, 0)
-        self._cameras = make_cameras(station, post, self._from_cameras)
-        self._posts = Switcher(station, post, self._cameras, watch, self._health, self._ledger, self._build)
-        self._flow = Flow(station, self._health, self._posts, self._cameras, self._ledger)
-        upkeep = Upkeep(station, store, self._health)
-        self._tending = Tending(self._health, self._posts, self._cameras, self._output, self._ledger, upkeep)
-        self._desk = Desk(
-            station,
-            store,
-            self._health,
-            self._ledger,
-            self._posts,
-            self._output,
-            self._cameras,
-            time.monotonic_ns(),
-        )
-        self._signal = StopSignal(self._poller)
+        with ExitStack() as undo:  # a context with open sockets, left to the garbage collector, would wait for ever
+            self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            undo.callback(self._context.destroy, linger=0)
+            self._poller = zmq.Poller()
+            self._from_engines = WorkerChannel(self._context, paths.engines, self._poller)
+            self._from_cameras = WorkerChannel(self._context, paths.cameras, self._poller)
+            self._control = ControlChannel(self._context, paths.control, self._poller)
+            watch = DeviceWatch(station.station.bundle, station.station.name)
+            post = self._post(station, model, 0)
+            undo.callback(post.close, 0.0)
+            self._cameras = make_cameras(station, post, self._from_cameras)
+            self._posts = Switcher(station, post, self._cameras, watch, self._health, self._ledger, self._build)
+            self._flow = Flow(station, self._health, self._posts, self._cameras, self._ledger)
+            upkeep = Upkeep(station, store, self._health)
+            challenger = Challenger(station.challenge, self._health, self._posts, self._ledger, time.monotonic_ns())
+            self._tending = Tending(
+                self._health, self._posts, self._cameras, self._output, self._ledger, upkeep, challenger
+            )
+            self._desk = Desk(
+                station,
+                store,
+                self._health,
+                self._ledger,
+                self._posts,
+                self._output,
+                self._cameras,
+                time.monotonic_ns(),
+            )
+            self._signal = StopSignal(self._poller)
+            undo.pop_all()
 
     def _post(self, station: Station, model: Model, first: int) -> Post:
         ears = Ears(

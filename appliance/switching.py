@@ -18,7 +18,7 @@ from appliance.ledger import Ledger
 from appliance.messages import Reason
 from appliance.post import Post
 from appliance.probation import Probation
-from appliance.state import HARD_DRIFT, Reset, Switching
+from appliance.state import CHALLENGE, HARD_DRIFT, Reset, Switching
 from appliance.streaks import Streaks
 from appliance.warming import Build, Warming
 from deploy.slots import Slot, SlotState
@@ -130,7 +130,7 @@ class Switcher:
         if trial is None:
             return
         for source, why in holds.items():
-            if source == HARD_DRIFT or source.startswith("rejects "):
+            if source in (HARD_DRIFT, CHALLENGE) or source.startswith("rejects "):
                 trial.fail(f"it made the line stop: {why}")
         if trial.failure:
             self._fail_trial(trial, now_ns)
@@ -232,7 +232,7 @@ class Switcher:
             camera.switch(post.settings(), usable[camera.name], post.ring)
         self._ledger.bundle = post.sha256
         self._streaks = Streaks(self._station.hold.rejects_in_row)
-        for source in ("drift", HARD_DRIFT, TRIAL, "speed", "engine", *_of_parts(self._health)):
+        for source in ("drift", HARD_DRIFT, CHALLENGE, TRIAL, "speed", "engine", *_of_parts(self._health)):
             self._health.clear(source)
         self._health.audit("bundle", post.sha256, before.sha256)
         self.probation = Probation.of(self._station.trial, now_ns) if wanted.state is SlotState.TRIAL else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from appliance.camera_link import CameraLink
+from appliance.challenge import Challenger
 from appliance.engine_link import EnginePhase
 from appliance.health import Health
 from appliance.ledger import Ledger
@@ -26,9 +27,11 @@ class Tending:
         output: Output,
         ledger: Ledger,
         upkeep: Upkeep,
+        challenger: Challenger,
     ) -> None:
         self._health, self._posts, self._cameras = health, posts, cameras
         self._output, self._ledger, self._upkeep = output, ledger, upkeep
+        self._challenger = challenger
 
     def tick(self, now_ns: int, running: bool) -> None:
         """One look at everything; bundles are changed only while the station runs."""
@@ -45,6 +48,7 @@ class Tending:
         if running:
             self._posts.tick(now_ns)
             self._prove_again(now_ns)
+            self._challenger.tick(now_ns)
         self._upkeep.tick(now_ns)
 
     def _engine(self, post: Post, now_ns: int) -> None:

@@ -7,6 +7,7 @@ and the station begins anew, with the proof of whatever is to judge then.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 import zmq
 
@@ -39,10 +40,13 @@ class Vigil:
         self._began = time.monotonic()
         self._failed, self._generation = failed, -1
         self._generation = self._look()[0]
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._poller = zmq.Poller()
-        self._control = ControlChannel(self._context, StationPaths.of(station.station.data).control, self._poller)
-        self._signal = StopSignal(self._poller)
+        with ExitStack() as undo:  # see Supervisor
+            self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            undo.callback(self._context.destroy, linger=0)
+            self._poller = zmq.Poller()
+            self._control = ControlChannel(self._context, StationPaths.of(station.station.data).control, self._poller)
+            self._signal = StopSignal(self._poller)
+            undo.pop_all()
 
     def wait(self, max_seconds: float | None) -> str:
         """Until there is something new, which is "", or the end: a signal's name or "max-seconds"."""

@@ -28,16 +28,17 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with(settings["parent"])
     context: zmq.Context[Channel] = zmq.Context()
-    channel = context.socket(zmq.DEALER)
-    channel.setsockopt(zmq.IDENTITY, settings["identity"].encode("ascii"))
-    channel.setsockopt(zmq.LINGER, 1000)
-    channel.connect(settings["endpoint"])
     try:
-        run(sys.argv[1], settings, channel)
-    except Exception as error:  # the top of a worker: the supervisor is told, and decides
-        traceback.print_exc()
-        channel.send(pack_json(END, f"{type(error).__name__}: {error}"))
-        return 1
+        channel = context.socket(zmq.DEALER)
+        channel.setsockopt(zmq.IDENTITY, settings["identity"].encode("ascii"))
+        channel.setsockopt(zmq.LINGER, 1000)
+        channel.connect(settings["endpoint"])
+        try:
+            run(sys.argv[1], settings, channel)
+        except Exception as error:  # the top of a worker: the supervisor is told, and decides
+            traceback.print_exc()
+            channel.send(pack_json(END, f"{type(error).__name__}: {error}"))
+            return 1
     finally:
         context.destroy(linger=1000)
     return 0

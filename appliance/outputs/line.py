@@ -21,6 +21,10 @@ from appliance.workers import RestartLimit
 T = TypeVar("T")
 BACK_OFF_S = (0.1, 0.3, 1.0, 3.0)
 GOODBYE_S = 0.3
+STEP_NS = 500_000_000
+"""Between two looks at the device at most so much counts as time in which it did not answer: after a longer pause the
+whole machine, or this process, stood still and its answer may lie there unread."""
+
 QUEUE = 256
 """PASSes that may wait for the device; what does not fit is refused."""
 
@@ -40,6 +44,8 @@ class LineOutput:
         self._last_seq = 0
         self._beats, self._beaten, self._ready = 0, 0, False
         self._busy_ns: int | None = None
+        self._watched_ns: int | None = None
+        self._looked_ns = self._unanswered_ns = 0
         self._connected = self._closing = False
         self._fault, self._trouble = "", "not connected yet"
         self._losses = RestartLimit()
@@ -70,8 +76,7 @@ class LineOutput:
         with self._lock:
             self._beats += 1
             self._ready = ready
-            busy_ns = self._busy_ns
-            if busy_ns is not None and now_ns >= busy_ns + self._timeout_ns:
+            if self._hangs(now_ns):
                 self._break(f"did not answer within {self._timeout_ns / 1e6:.0f} ms")
             self._lock.notify()
             if self._fault:
@@ -87,6 +92,16 @@ class LineOutput:
             self._thread.join(GOODBYE_S)
         with self._lock:
             self._give_up()
+
+    def _hangs(self, now_ns: int) -> bool:
+        """Whether the device has had its time for the call it is at; time in which nobody could look does not count."""
+        busy_ns, looked_ns, self._looked_ns = self._busy_ns, self._looked_ns, now_ns
+        if busy_ns is None or busy_ns != self._watched_ns:
+            self._watched_ns, self._unanswered_ns = busy_ns, 0
+        if busy_ns is None:
+            return False
+        self._unanswered_ns += min(now_ns - max(busy_ns, looked_ns), STEP_NS)
+        return self._unanswered_ns >= self._timeout_ns
 
     def _run(self) -> None:
         """The thread: connect, talk until the connection is lost, connect again; end with a fault or at close."""

@@ -15,6 +15,7 @@ import contextlib
 import json
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import zmq
@@ -61,10 +62,19 @@ class TriggerListener:
         self._queue, self._clients = queue, keys.clients
         self.refused = self.strangers = 0
         self._stopping = False
-        self._context: zmq.Context[Channel] = zmq.Context()
-        self._zap = self._context.socket(zmq.REP)  # before the other: without it nobody is asked
-        self._zap.bind(ZAP)
-        self._router = self._context.socket(zmq.ROUTER)
+        with ExitStack() as undo:  # a context with open sockets, left to the garbage collector, would wait for ever
+            self._context: zmq.Context[Channel] = zmq.Context()
+            undo.callback(self._context.destroy, linger=0)
+            self._zap = self._context.socket(zmq.REP)  # before the other: without it nobody is asked
+            self._zap.bind(ZAP)
+            self._router = self._bound(endpoint, keys)
+            self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+            self._thread = threading.Thread(target=self._run, name="triggers", daemon=True)
+            self._thread.start()
+            undo.pop_all()
+
+    def _bound(self, endpoint: str, keys: StationKeys) -> Channel:
+        router = self._context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.CURVE_SERVER, 1),
             (zmq.CURVE_SECRETKEY, keys.secret),
@@ -78,15 +88,12 @@ class TriggerListener:
             (zmq.SNDHWM, 64),
             (zmq.LINGER, 0),
         ):
-            self._router.setsockopt(option, value)
+            router.setsockopt(option, value)
         try:
-            self._router.bind(endpoint)
+            router.bind(endpoint)
         except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
             raise InputError(f"listen = {endpoint!r}: {error}; choose another address or port") from None
-        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._thread = threading.Thread(target=self._run, name="triggers", daemon=True)
-        self._thread.start()
+        return router
 
     @property
     def alive(self) -> bool:
@@ -145,14 +152,17 @@ class LineClient:
     """The line's side of a listener: for tests, simulators, and gateways to PLCs that do not speak ZeroMQ."""
 
     def __init__(self, endpoint: str, server: bytes, public: bytes, secret: bytes) -> None:
-        """`server`: the station's public key; all keys in Z85."""
-        self._context: zmq.Context[Channel] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.CURVE_SERVERKEY, server)
-        self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-        self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.connect(endpoint)
+        """`server`: the station's public key; all keys in Z85. Raises ZMQError: a key or an address that is none."""
+        with ExitStack() as undo:
+            self._context: zmq.Context[Channel] = zmq.Context()
+            undo.callback(self._context.destroy, linger=0)
+            self._socket = self._context.socket(zmq.DEALER)
+            self._socket.setsockopt(zmq.CURVE_SERVERKEY, server)
+            self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+            self._socket.setsockopt(zmq.LINGER, 0)
+            self._socket.connect(endpoint)
+            undo.pop_all()
 
     def trigger(self, number: int, serial: str = "", lot: str = "", timeout_s: float = 2.0) -> dict[str, Any]:
         """Say that a part is there; the listener's answer. Raises TimeoutError."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +43,24 @@ def live_source(settings: Mapping[str, Any], channels: int) -> LiveSource:
     )
 
 
-def outside_triggers(source: LiveSource, settings: Mapping[str, Any]) -> TriggerQueue | None:
+@contextmanager
+def outside_triggers(source: LiveSource, settings: Mapping[str, Any]) -> Iterator[TriggerQueue | None]:
     """Where a camera's triggers come from outside: the queue that they wait in, and for messages somebody who listens.
+    Source, listener and queue are closed at the end.
 
     Raises:
         InputError: keys that cannot be used, or an address that is taken.
     """
     how = settings.get("trigger", "free")
-    if how == "free":
-        return None
-    queue = TriggerQueue()
-    if how == "message":
-        source.watch(TriggerListener(settings["listen"], load_keys(Path(settings["keys"])), queue))
-    return queue
+    with ExitStack() as opened:
+        queue = None
+        if how != "free":
+            queue = TriggerQueue()
+            opened.callback(queue.close)
+        opened.callback(source.close)  # first of all: it ends whoever fills the queue
+        if how == "message" and queue is not None:
+            source.watch(TriggerListener(settings["listen"], load_keys(Path(settings["keys"])), queue))
+        yield queue
 
 
 def _rtsp(section: RtspCamera, channels: int) -> Driver:

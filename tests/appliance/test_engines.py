@@ -22,6 +22,7 @@ from appliance.selftest import golden_batches, golden_problem
 from appliance.wire import LOAD, pack_batch
 from deploy.bundle import open_bundle
 from tests.appliance.stations import appliance, make_station, rows, run_json
+from tests.support.fixtures import Context
 from tests.support.tiny import logits_of, part, tiny_bundle, tiny_model, tiny_spec
 
 OPENVINO = pytest.param(
@@ -144,10 +145,9 @@ def test_openvino_does_not_report_home() -> None:
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
-def test_a_lane_that_fails_ends_the_process() -> None:
+def test_a_lane_that_fails_ends_the_process(context: Context) -> None:
     """What a lane raises is raised by the engine process, which the supervisor then replaces."""
     ring = Ring.create(2, tiny_spec().shape)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     here, there = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
     here.bind("inproc://engine")
     there.connect("inproc://engine")
@@ -158,7 +158,6 @@ def test_a_lane_that_fails_ends_the_process() -> None:
     with pytest.raises(IndexError):
         run_engine({**settings, "engine": {"kind": "onnxruntime"}}, there)
     assert "lane-0" not in {thread.name for thread in threading.enumerate()}
-    context.destroy(linger=0)
 
 
 def test_another_engine_than_there_is(tmp_path: Path) -> None:

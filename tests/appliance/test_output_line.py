@@ -18,12 +18,12 @@ MS = 10**6
 class Bench:
     """A device that does what `behave` says for each PASS; opening counts, heartbeats are kept."""
 
-    def __init__(self, behave: Callable[[PassToken], bool]) -> None:
+    def __init__(self, behave: Callable[[PassToken], bool], timeout_ms: int = 150) -> None:
         self.behave = behave
         self.opened = 0
         self.beats: list[tuple[int, bool]] = []
         self.given: list[int] = []
-        self.output = LineOutput(self, 150 * MS, "bench")
+        self.output = LineOutput(self, timeout_ms * MS, "bench")
 
     def open(self) -> None:
         """See Device.open."""
@@ -112,6 +112,39 @@ def test_a_failing_write_is_a_fault_and_no_pass_counts(made: list[Bench], error:
     b.output.release([PassToken(9, "top", 9, 0, "b", time.monotonic_ns() + 10**10, 9)], time.monotonic_ns())
     assert list(b.output.settled()) == [(9, False)]
     assert b.given == [1]
+
+
+def in_hand(made: list[Bench], free: threading.Event) -> Bench:
+    """A bench that has a PASS in hand, seen by a heartbeat, until it is `free`; its time-out is 700 ms."""
+    made.append(Bench(lambda _: free.wait(10), 700))
+    b = made[-1]
+    b.until(lambda state: not state.hold)
+    b.output.release([PassToken(1, "top", 1, 0, "b", time.monotonic_ns() + 10**11, 1)], time.monotonic_ns())
+    while not b.given:
+        time.sleep(0.001)
+    assert not b.tick().fault
+    return b
+
+
+def test_a_suspended_machine_is_no_hanging_device(made: list[Bench]) -> None:
+    """Minutes pass in the middle of a call, in which nobody ran: no fault, and the answer that lies there counts."""
+    free = threading.Event()
+    b = in_hand(made, free)
+    assert not b.output.beat(True, time.monotonic_ns() + 600 * 10**9).fault
+    free.set()
+    settled: list[tuple[int, bool]] = []
+    b.until(lambda _: settled.extend(b.output.settled()) or settled)
+    assert settled == [(1, True)]
+
+
+def test_a_device_that_hangs_after_a_suspension_is_a_fault(made: list[Bench]) -> None:
+    """Once everybody runs again it has what is left of its time."""
+    free = threading.Event()
+    b = in_hand(made, free)
+    later = time.monotonic_ns() + 600 * 10**9
+    assert not b.output.beat(True, later).fault
+    assert "did not answer" in b.output.beat(True, later + 200 * MS).fault
+    free.set()
 
 
 def test_a_hanging_write_is_a_fault_in_time_and_blocks_nobody(made: list[Bench]) -> None:

@@ -27,6 +27,7 @@ from appliance.wire import STOP, FrameNote, MissNote, pack_credit
 from calibration.errors import InputError
 from calibration.preprocess import Frame
 from tests.appliance.test_camera import Bench, notes
+from tests.support.fixtures import Context
 from tests.support.tiny import part, tiny_spec
 
 
@@ -94,9 +95,8 @@ def test_strangers_are_not_heard(line: Line) -> None:
         other.close()
 
 
-def test_plain_connections_are_not_heard(line: Line) -> None:
+def test_plain_connections_are_not_heard(line: Line, context: Context) -> None:
     """A socket without CURVE, random bytes and a greeting cut short: nothing comes through, the client is served."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     plain = context.socket(zmq.DEALER)
     plain.connect(line.listener.endpoint)
     plain.send(b'{"id": 1}')
@@ -109,9 +109,8 @@ def test_plain_connections_are_not_heard(line: Line) -> None:
     assert line.client.trigger(2) == {"id": 2, "taken": True}
     assert line.queue.take() is not None
     assert line.queue.take() is None
-    for one in raw:
+    for one in (plain, *raw):
         one.close()
-    context.destroy(linger=0)
 
 
 @pytest.mark.parametrize(

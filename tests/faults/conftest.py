@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from tests.faults.simulator.checks import check
 from tests.faults.simulator.line import Line
 from tests.faults.simulator.settings import Settings
-from tests.faults.simulator.world import Kind, Word
+from tests.faults.simulator.world import Kind
 
 FPS = 80.0
 DEADLINE_MS = 600.0
@@ -29,14 +27,7 @@ class Asked:
 
     def shot(self, kind: Kind) -> int:
         """Let this happen to the picture of the next part; the part's number."""
-        first = self.line.world.parts
-        self.line.world.set(Word.FRAME, kind)
-
-        def found() -> list[int]:
-            return [n for n in range(first, self.line.world.parts) if self.line.world.event(n).kind is kind]
-
-        self.line.until(lambda: bool(found()), WAIT_S, f"part that is {kind.name}")
-        return found()[0]
+        return self.line.shot(kind, WAIT_S)
 
     def row(self, number: int) -> tuple[str, str]:
         """(verdict, reason) of a part, as soon as it is on disk."""
@@ -48,13 +39,11 @@ class Asked:
 
     def until_rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, once there are some."""
-        self.wait(lambda: bool(self.rows(query, *values)), query)
-        return self.rows(query, *values)
+        return self.line.until_rows(query, *values, timeout_s=WAIT_S)
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query now."""
-        with closing(sqlite3.connect(f"file:{self.line.paths.database}?mode=ro", uri=True, timeout=5)) as database:
-            return database.execute(query, values).fetchall()
+        return self.line.rows(query, *values)
 
     def alerts(self, kind: str) -> int:
         """How many of a kind there are."""

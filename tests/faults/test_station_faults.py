@@ -11,6 +11,7 @@ import zmq
 
 from tests.faults.conftest import Asked
 from tests.faults.simulator.world import DiskOrder, Word
+from tests.support.fixtures import Context
 
 
 @pytest.mark.parametrize("seconds", [3600.0, -3600.0, -1.79e9, 3.6e8, 1.0], ids=["on", "back", "1970", "2038", "leap"])
@@ -57,9 +58,8 @@ def test_a_database_locked_by_another_program_holds_the_line(asked: Asked) -> No
     asked.line.passes(5)
 
 
-def test_a_client_that_never_reads_delays_nobody(asked: Asked) -> None:
+def test_a_client_that_never_reads_delays_nobody(asked: Asked, context: Context) -> None:
     """Faults 77, 83: hundreds of requests whose answers nobody takes, then the client is gone; parts pass on."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     client = context.socket(zmq.DEALER)
     client.setsockopt(zmq.RCVHWM, 1)
     client.connect(f"ipc://{asked.line.paths.control}")
@@ -68,6 +68,6 @@ def test_a_client_that_never_reads_delays_nobody(asked: Asked) -> None:
         client.send(b'{"op": "status"}')
     asked.line.passes(20)
     late = asked.rows("SELECT count(*) FROM verdict WHERE trigger >= ? AND reason = 'LATE'", first)
-    context.destroy(linger=0)
+    client.close(linger=0)
     asked.line.passes(5)
     assert late == [(0,)]

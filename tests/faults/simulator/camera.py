@@ -44,7 +44,9 @@ class SimulatedCamera:
 
     def shoot(self) -> Shot | None:
         """See Source.shoot."""
-        order = self._world.take(Word.CAMERA)
+        order = CameraOrder(self._world.take(Word.CAMERA))
+        if order:
+            self._world.carried_out(order)
         if order == CameraOrder.UNPLUG:
             raise UnpluggedError("the camera is gone")
         if order == CameraOrder.STALL:

@@ -12,7 +12,13 @@ from deploy.record import open_active, read_state
 from deploy.slots import SlotState
 from tests.faults.simulator.line import Line
 from tests.faults.simulator.plan import may_pass
-from tests.faults.simulator.world import Word
+from tests.faults.simulator.world import Kind, Word
+
+COUNTS = ("wrong_pass", "lost_rows", "no_row", "two_rows", "strange_rows", "judged_bad", "too_early")
+"""Counts of Findings that must be 0."""
+
+JUDGEABLE = (Kind.CLEAN, Kind.LATE)
+"""A late part's picture is its own, and may be judged: it must not pass."""
 
 
 @dataclass
@@ -25,6 +31,7 @@ class Findings:
         lost_rows: of those: without a row that says PASS (I3).
         unconfirmed: of those: with a row REJECT(OUTPUT), since the PLC's answer did not arrive.
         no_row, two_rows: parts with another number of rows than one (I1). strange_rows: rows of parts never counted.
+        judged_bad: parts with a decision of the model, though their picture was bad, of another part, or dead (I2).
         too_early: commits whose rows were not synced when their PASSes left.
         broken: sentences about the database, the bundle, the audit (I1, I4, I5).
         examples: of any of these.
@@ -38,6 +45,7 @@ class Findings:
     no_row: int = 0
     two_rows: int = 0
     strange_rows: int = 0
+    judged_bad: int = 0
     too_early: int = 0
     broken: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -46,8 +54,7 @@ class Findings:
     @property
     def good(self) -> bool:
         """Whether every promise was kept."""
-        bad = (self.wrong_pass, self.lost_rows, self.no_row, self.two_rows, self.strange_rows, self.too_early)
-        return not any(bad) and not self.broken
+        return not any(getattr(self, name) for name in COUNTS) and not self.broken
 
     def example(self, text: str) -> None:
         """Note one, if there are few."""
@@ -89,8 +96,13 @@ def _rows(line: Line, found: Findings) -> Rows:
         if whole != "ok":
             found.broken.append(f"integrity_check: {whole}")
         spoiled = line.world.spoiled()
-        for trigger, verdict, reason, crc in connection.execute("SELECT trigger, verdict, reason, crc FROM verdict"):
+        query = "SELECT trigger, verdict, reason, crc, decision FROM verdict"
+        for trigger, verdict, reason, crc, decision in connection.execute(query):
             rows.setdefault(trigger, []).append((verdict, reason))
+            known = 0 <= trigger < found.parts
+            if decision is not None and known and line.world.event(trigger).kind not in JUDGEABLE:
+                found.judged_bad += 1
+                found.example(f"part {trigger} ({line.world.event(trigger)}) was judged {decision}")
             if verdict == "PASS" and crc in spoiled:
                 found.wrong_pass += 1
                 found.example(f"part {trigger}: the engine gave no judgement")

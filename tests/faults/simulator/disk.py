@@ -40,23 +40,34 @@ class _SimulatedFile(apsw.VFSFile):
         super().__init__("", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
-        order = self._disk.world.get(Word.DISK)
+        order = self._order()
         if order == DiskOrder.FULL:
+            self._disk.world.carried_out(order)
             raise apsw.FullError("simulated")
         if order == DiskOrder.ERROR:
+            self._disk.world.carried_out(order)
             raise apsw.IOError("simulated")
         super().xWrite(data, offset)
         self._disk.dirty = self._disk.dirty or self._log
 
     def xSync(self, flags: int) -> None:  # noqa: N802
-        order = self._disk.world.get(Word.DISK)
+        order = self._order()
         if order == DiskOrder.ERROR:
+            self._disk.world.carried_out(order)
             raise apsw.IOError("simulated")
         if order == DiskOrder.SLOW:
+            self._disk.world.carried_out(order)
             time.sleep(SLOW_S)
+        if self._log and (hung_ms := self._disk.world.get(Word.SYNC_MS)):
+            self._disk.world.set(Word.SYNCING, 1)
+            time.sleep(hung_ms / 1000)
+            self._disk.world.set(Word.SYNCING, 0)
         super().xSync(flags)
         if self._log:
             self._disk.dirty = False
+
+    def _order(self) -> DiskOrder:
+        return DiskOrder(self._disk.world.get(Word.DISK))
 
 
 def connect(path: Path, rewrite: Rewrite = as_it_is) -> sqlite3.Connection:

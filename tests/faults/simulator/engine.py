@@ -26,7 +26,9 @@ class SimulatedEngine:
     def infer(self, batch: NDArray[np.uint8], *lane: Any) -> NDArray[np.float32]:
         """See Engine.infer."""
         live = is_stamped(batch[0])  # goldens are judged in peace: an engine that fails them is a FAULT, and no fault
-        order = self._world.take(Word.ENGINE) if live else EngineOrder.NONE
+        order = EngineOrder(self._world.take(Word.ENGINE) if live else 0)
+        if order:
+            self._world.carried_out(order)
         if order == EngineOrder.HANG:
             time.sleep(600)
         elif order == EngineOrder.ABORT:
@@ -38,6 +40,8 @@ class SimulatedEngine:
         elif order == EngineOrder.SLOW:
             time.sleep(self._slow_s)
         logits = self._engine.infer(batch, *lane)
+        if self._world.get(Word.SWAPPED):
+            logits = np.ascontiguousarray(logits[:, ::-1])
         if order in (EngineOrder.NAN, EngineOrder.INFINITE):
             self._world.spoil(batch)
         if order == EngineOrder.NAN:

@@ -12,19 +12,22 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from appliance.config import load_station
 from appliance.paths import StationPaths, make_directories
 from deploy.install import Device
-from tests.faults.simulator.plc import Plc
+from tests.faults.simulator.plc import Plc, PlcOrder
 from tests.faults.simulator.settings import Settings
-from tests.faults.simulator.world import Event, Kind, Word, World
+from tests.faults.simulator.world import EngineOrder, Event, Kind, Word, World
 from tests.support.tiny import tiny_bundle, write_parts
 
 ROOT = Path(__file__).resolve().parents[3]
 ENGINE_TIMEOUT_S = 1.0
-PLC_TIMEOUT_MS = 3000
+PLC_TIMEOUT_MS = 6000
 CAMERA_TIMEOUT_S = 1.5
+GONE_S = 30.0
+"""Workers end with their supervisor; one that was only just started finds out when it has loaded its modules."""
 
 
 class LineError(AssertionError):
@@ -67,6 +70,7 @@ class Line:
         assert self.process is None
         for word in (Word.CAMERA, Word.ENGINE, Word.DISK):
             self.world.set(word, 0)
+        self.plc.order(PlcOrder.NONE)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.simulator.daemon", "run", "--config", str(self.config), "--json"],
             cwd=ROOT,
@@ -103,6 +107,32 @@ class Line:
         """Wait until so many more parts have passed: the line is well again."""
         target = len(self.plc.relay.accepted) + more
         self.until(lambda: len(self.plc.relay.accepted) >= target, timeout_s, f"{more} parts that pass")
+
+    def shot(self, kind: Kind, timeout_s: float = 20.0) -> int:
+        """Let this happen to the picture of the next part; the part's number."""
+        first = self.world.parts
+        self.world.set(Word.FRAME, kind)
+
+        def found() -> list[int]:
+            return [n for n in range(first, self.world.parts) if self.world.event(n).kind is kind]
+
+        self.until(lambda: bool(found()), timeout_s, f"part that is {kind.name}")
+        return found()[0]
+
+    def order_engine(self, order: EngineOrder, timeout_s: float = 20.0) -> None:
+        """Let the engine do this with its next batch, and wait until it has that batch in hand."""
+        self.world.set(Word.ENGINE, order)
+        self.until(lambda: not self.world.get(Word.ENGINE), timeout_s, f"batch for {order.name}")
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query now."""
+        with closing(sqlite3.connect(f"file:{self.paths.database}?mode=ro", uri=True, timeout=5)) as database:
+            return database.execute(query, values).fetchall()
+
+    def until_rows(self, query: str, *values: Any, timeout_s: float = 20.0) -> list[tuple[Any, ...]]:
+        """The rows of a query, once there are some."""
+        self.until(lambda: bool(self.rows(query, *values)), timeout_s, query)
+        return self.rows(query, *values)
 
     def worker(self, kind: str) -> int | None:
         """Pid of the camera or engine process; None while there is none."""
@@ -184,7 +214,7 @@ class Line:
         workers = [pid for pid in (self.worker("camera"), self.worker("engine")) if pid is not None]
         self.process.send_signal(number)
         code = self.process.wait(15)
-        end = time.monotonic() + 5
+        end = time.monotonic() + GONE_S
         while any(_alive(pid) for pid in workers):  # the camera of before must not write into the journal any more
             if time.monotonic() > end:
                 raise LineError(f"a worker has outlived its supervisor: {[_status(pid) for pid in workers]}")

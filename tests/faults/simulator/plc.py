@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,7 +15,7 @@ from appliance.outputs.relay_server import RelayServer
 
 BEAT_NS = 2_000_000_000
 GATE_NS = 200_000_000
-HANG_S = 4.0
+HANG_S = 8.0
 
 
 class PlcOrder(Enum):
@@ -62,11 +63,13 @@ class Witness(Relay):
 
 class _Server(RelayServer):
     order = PlcOrder.NONE
+    done: Counter[PlcOrder]
 
     def answer(self, data: bytes) -> dict[str, Any]:
         """See RelayServer.answer; under orders, where it is a PASS."""
         if b'"pass"' in data:
             order, self.order = self.order, PlcOrder.NONE
+            self.done[order] += 1
             if order is PlcOrder.DROP:
                 raise ConnectionResetError("told to")
             if order is PlcOrder.HANG:
@@ -86,6 +89,7 @@ class Plc:
         """`path`: of the relay's socket."""
         self.relay = Witness()
         self._server = _Server(path, self.relay)
+        self._server.done = Counter()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> Plc:
@@ -100,6 +104,10 @@ class Plc:
     def order(self, order: PlcOrder) -> None:
         """For the next PASS."""
         self._server.order = order
+
+    def done(self, order: PlcOrder) -> int:
+        """How often it was carried out; a repeated PASS counts where the first one was taken."""
+        return self.relay.repeated if order is PlcOrder.REPEAT else self._server.done[order]
 
     def accepted(self) -> list[Accepted]:
         """Every PASS taken so far."""

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ class Word(IntEnum):
     CLOCK_NS = 4  # added to the wall clock
     FRAME = 6  # one Kind, for the next shot
     DIRTY = 5  # PASSes that left before their rows were durable
+    SWAPPED = 7  # the engine gives each class the score of the other while this is not 0, goldens included
+    SYNC_MS = 8  # every sync of the log takes so much longer
+    SYNCING = 9  # such a sync is under way
 
 
 class Kind(IntEnum):
@@ -84,6 +88,11 @@ class DiskOrder(IntEnum):
     SLOW = 3
 
 
+Order: TypeAlias = CameraOrder | EngineOrder | DiskOrder
+_DONE: dict[type[IntEnum], int] = {CameraOrder: 16, EngineOrder: 24, DiskOrder: 40}
+"""Words in which it is counted how often an order was carried out: the first of each."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One part. at_ns: monotonic, when it was triggered; 0 where it was not. part: index into the pool of pictures."""
@@ -107,10 +116,16 @@ class World:
 
     def get(self, word: Word) -> int:
         """The value of a word."""
-        return int(struct.unpack_from("<q", self._map, 8 * word)[0])
+        return self._get(word)
 
     def set(self, word: Word, value: int) -> None:
         """Change it."""
+        self._set(word, value)
+
+    def _get(self, word: int) -> int:
+        return int(struct.unpack_from("<q", self._map, 8 * word)[0])
+
+    def _set(self, word: int, value: int) -> None:
         struct.pack_into("<q", self._map, 8 * word, value)
 
     def take(self, word: Word) -> int:
@@ -119,6 +134,14 @@ class World:
         if value:
             self.set(word, 0)
         return value
+
+    def carried_out(self, order: Order) -> None:
+        """Count an order, by whoever obeys it and just before; one that nobody came to is no fault."""
+        self._set(_DONE[type(order)] + order, self.done(order) + 1)
+
+    def done(self, order: Order) -> int:
+        """How often it was carried out."""
+        return self._get(_DONE[type(order)] + order)
 
     def add(self, event: Event) -> int:
         """Write one part into the journal; its number. The number is taken only once the record is whole."""

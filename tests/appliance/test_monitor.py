@@ -1,0 +1,85 @@
+"""Drift of the predictions, and what is put on record of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from appliance.health import Health
+from appliance.messages import Drift, State
+from appliance.monitor.drift import DriftMonitor
+from appliance.store import Store
+
+BASELINE = [70, 10, 2, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 5, 20]
+
+
+def test_drift_is_silent_on_the_baseline_itself() -> None:
+    """Parts drawn from the baseline: about as many alarms as allowed (none expected in 60 windows at 0.1 %)."""
+    monitor = DriftMonitor(BASELINE, 100, 0.001)
+    rng = np.random.default_rng(3)
+    shares = np.array(BASELINE) / sum(BASELINE)
+    found = [monitor.add(int(bin_), i) for i, bin_ in enumerate(rng.choice(20, 6000, p=shares))]
+    compared = [result for result in found if result is not None]
+    assert len(compared) == 60
+    assert sum(result.drifting for result in compared) <= 1
+    assert monitor.last == compared[-1]
+
+
+def test_drift_is_seen_in_the_first_window() -> None:
+    """All parts in doubtful bins: the first comparison alarms."""
+    monitor = DriftMonitor(BASELINE, 50, 0.001)
+    results = [monitor.add(10, i) for i in range(50)]
+    assert results[:49] == [None] * 49
+    last = results[-1]
+    assert last is not None
+    assert last.drifting
+    assert last.kl > last.limit
+
+
+def test_the_same_parts_again_are_no_news() -> None:
+    """A replay that circles over 40 good parts never alarms, over 40 doubtful ones it does, over too few it cannot."""
+    rng = np.random.default_rng(1)
+    bins = rng.choice(20, 40, p=np.array(BASELINE) / sum(BASELINE))
+    monitor = DriftMonitor(BASELINE, 500, 0.001)
+    compared = [monitor.add(int(bins[i % 40]), i % 40) for i in range(2000)]
+    assert [result.parts for result in compared if result is not None] == [40] * 4
+    assert not monitor.last.drifting
+    monitor = DriftMonitor(BASELINE, 500, 0.001)
+    assert [monitor.add(10, i % 40) for i in range(500)][-1] == monitor.last
+    assert monitor.last.drifting
+    monitor = DriftMonitor(BASELINE, 500, 0.001)
+    assert [monitor.add(10, i % 10) for i in range(500)] == [None] * 500
+
+
+def test_one_alert_per_episode_of_drift(tmp_path: Path) -> None:
+    """Drift that lasts is one alert; drift that ends and begins again is two."""
+    store = Store(tmp_path / "station.db")
+    health = Health(store)
+    for phase in (State.VERIFY, State.SELFTEST, State.READY, State.RUN):
+        health.enter(phase)
+    drifting, calm = Drift(parts=50, kl=1.0, limit=0.1, drifting=True), Drift(parts=50, kl=0.0, limit=0.1)
+    for comparison, state in ((drifting, State.DEGRADED), (drifting, State.DEGRADED), (calm, State.RUN)):
+        health.drifted(comparison)
+        assert health.condition.state is state
+    assert len(store.open_alerts()) == 1
+    health.drifted(drifting)
+    assert len(store.open_alerts()) == 2
+    health.fail("broken")
+    health.fail("again")
+    assert health.condition.state is State.FAULT
+    assert [alert.kind for alert in store.open_alerts()] == ["FAULT", "DRIFT", "DRIFT"]
+    store.close()
+
+
+def test_without_a_database_nothing_may_pass(tmp_path: Path) -> None:
+    """An alert that cannot be written holds the station."""
+    store = Store(tmp_path / "station.db")
+    health = Health(store)
+    for phase in (State.VERIFY, State.SELFTEST, State.READY, State.RUN):
+        health.enter(phase)
+    store.close()
+    health.alert("X", "cannot be written")
+    assert health.condition.state is State.HOLD
+    health.audit("nor this")
+    assert health.condition.rejects_all
