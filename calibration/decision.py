@@ -1,7 +1,7 @@
 """From scores to a decision: OK, DEFECT or UNSURE.
 
 The rule is bound by hash to the model and the preprocessing whose scores it was fitted on: thresholds of one
-model mean nothing for another.
+model mean nothing for another. numpy is imported where scores are at hand: a device that verifies a bundle has none.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from calibration.metrics import softmax
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 
 class Decision(str, Enum):
@@ -77,6 +76,10 @@ class DecisionRule:
         Raises:
             ValueError: another number of classes than the rule's.
         """
+        import numpy as np
+
+        from calibration.metrics import softmax
+
         z = np.asarray(logits, dtype=np.float64)
         if z.ndim != 2 or z.shape[1] != len(self.classes):
             raise ValueError(f"logits have shape {z.shape}; expected (n, {len(self.classes)})")
@@ -88,6 +91,8 @@ class DecisionRule:
 
         NaN where a logit is not finite.
         """
+        import numpy as np
+
         p = self.probabilities(logits)
         defect: NDArray[np.float64] = np.delete(p, self.ok_index, axis=1).sum(axis=1)
         defect[~np.isfinite(np.asarray(logits, dtype=np.float64)).all(axis=1)] = np.nan
