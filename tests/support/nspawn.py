@@ -69,7 +69,7 @@ def lay_out(archive: Path, tree: Path, authorized: str, host_key: Path) -> None:
     """Unpack the archive into a new directory, with one key that may log in as root and a host key that is known."""
     tree.mkdir(parents=True)
     subprocess.run([_program("tar"), "-x", "--numeric-owner", "-C", str(tree), "-f", str(archive)], check=True)
-    (tree / "root/.ssh").mkdir(mode=0o700)
+    (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     (tree / "root/.ssh/authorized_keys").write_text(authorized)
     for old in (tree / "etc/ssh").glob("ssh_host_*"):
         old.unlink()
