@@ -5,7 +5,7 @@
 Makes a minimal Debian (once, kept in build/bootstrap), boots it with its own systemd in a container whose only wire
 leads to this machine, installs the appliance over SSH, pushes two signed bundles, waits until the appliance there has
 confirmed each on its own goldens and judged parts, rolls back, and counts the verdict rows of the device. A folder of
-pictures stands in for the camera. Needs root and the Debian packages that it names; writes build/bootstrap/summary.json.
+pictures stands in for the camera. Needs root and some Debian packages. Writes build/bootstrap/summary.json.
 """
 
 from __future__ import annotations
