@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check lint types imports attacks faults soak powercut-db powercut-deploy push-cuts results-elpv bench peers screenshot clean help
+.PHONY: demo test check lint types imports attacks faults soak powercut-db powercut-deploy bootstrap-trial push-cuts results-elpv bench peers screenshot clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,6 +59,9 @@ soak: $(STAMP) ## ten minutes at 60 frames/s: exact counts, flat memory, no slow
 
 powercut-db: $(STAMP) ## 10,000 simulated power cuts of the database (about 2 minutes)
 	$(BIN)/python -m tests.faults.powercut_db
+
+bootstrap-trial: $(STAMP) ## a bare Debian in a container: bootstrap, push, judge, roll back (about 5 minutes; root)
+	$(BIN)/python -m benchmarks.bare_device
 
 push-cuts: $(STAMP) ## 300 pushes over a real SSH server cut at random, each pushed again (about 6 minutes; needs sshd)
 	$(BIN)/python -m benchmarks.push --cuts 300

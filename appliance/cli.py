@@ -15,7 +15,8 @@ from appliance.cli_replay import replay
 from appliance.cli_review import review
 from appliance.cli_triggers import keys, trigger
 from appliance.config import load_station
-from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, one_line, progress
+from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress
+from calibration.text import one_line
 
 
 @click.group(cls=Cli, epilog=completion_help("appliance"))

@@ -8,7 +8,8 @@ import click
 
 from appliance.cli_options import config_option
 from appliance.config import load_station
-from calibration.cli_support import emit, example, json_option, one_line
+from calibration.cli_support import emit, example, json_option
+from calibration.text import one_line
 
 
 @click.group()

@@ -17,8 +17,8 @@ from appliance.state import OPERATOR, Hold, Reset, Resume
 from appliance.store import Store, StoreError
 from appliance.switching import Switcher
 from appliance.wire import TRIGGER, pack_json
-from calibration.cli_support import one_line
 from calibration.errors import InputError
+from calibration.text import one_line
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from appliance.messages import Drift, State
 from appliance.notify import notify
 from appliance.state import HARD_DRIFT, Alert, Audit, Clear, Condition, Enter, Event, Fail, Hold, Prove, Warn, step
 from appliance.store import Store, StoreError
-from calibration.cli_support import one_line
+from calibration.text import one_line
 
 
 class Health:

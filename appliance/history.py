@@ -13,7 +13,7 @@ from appliance.counting import UNSEEN_MAX, CountNote, unfinished
 from appliance.messages import AlertRow, Counts, Reason, RejectRow
 from appliance.schema import VERDICT_COLUMNS, check_current
 from calibration.errors import InputError
-from calibration.histogram import BINS
+from calibration.values import BINS
 
 _REJECTS = (
     "SELECT seq, utc, serial, lot, camera, reason, top_class, defect_probability FROM verdict "

@@ -24,7 +24,7 @@ from onnx.utils import Extractor
 from benchmarks.engine import Spread, frames_for, images_per_cpu_second, spread
 from calibration.cli_support import emit
 from calibration.errors import InputError
-from calibration.metrics import Interval
+from calibration.values import Interval
 from trainer.data.manifest import read_dataset
 from trainer.distill import ALONE
 from trainer.distill_report import REPORT, accuracy_difference

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from calibration.cli_support import progress
-from calibration.metrics import Interval
+from calibration.values import Interval
 from trainer.data import smote
 from trainer.data.sampling import Sampling, sample_rows
 from trainer.losses import (

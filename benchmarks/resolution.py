@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from benchmarks.surfaces import Surfaces, texture_files, write_surfaces
 from calibration.cli_support import emit
 from calibration.errors import InputError
-from calibration.metrics import Interval, bootstrap, softmax
+from calibration.metrics import bootstrap, softmax
 from calibration.scores import Scores
+from calibration.values import Interval
 from trainer.data.importers import Options, import_folder
 from trainer.data.manifest import read_dataset
 from trainer.models.pooling import Pooling

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks.surfaces import CLASSES, HEIGHT, WIDTH, Surfaces, texture_files, write_surfaces
 from calibration.errors import InputError
-from calibration.metrics import Interval, bootstrap, softmax
+from calibration.metrics import bootstrap, softmax
 from calibration.scores import Scores
+from calibration.values import Interval
 from trainer.data.importers import Options, import_folder
 from trainer.data.loader import load_split
 from trainer.data.manifest import read_dataset

@@ -13,10 +13,11 @@ from calibration.conformal import (
     escape_bound,
 )
 from calibration.crossfit import group_index
-from calibration.metrics import Interval, softmax
+from calibration.metrics import softmax
 from calibration.report import defect_probability
 from calibration.risk import wilson
 from calibration.scores import Scores
+from calibration.values import Interval
 
 
 @dataclass(frozen=True)

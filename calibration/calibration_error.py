@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calibration.metrics import Interval, ReliabilityBins, bootstrap, checked_probabilities, equal_width_bins
+from calibration.metrics import ReliabilityBins, bootstrap, checked_probabilities, equal_width_bins
+from calibration.values import Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from calibration.errors import InputError
-from calibration.metrics import Interval, ReliabilityBins
+from calibration.metrics import ReliabilityBins
 from calibration.risk import CostCurve, Curve
+from calibration.values import Interval
 
 INK, MUTED, GOOD, BAD, WARN = "#1d2430", "#8a94a3", "#2b6cb0", "#c53030", "#b7791f"
 

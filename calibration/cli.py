@@ -12,11 +12,11 @@ from rich.text import Text
 from calibration.bound import BoundReport, bound_report
 from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, progress, say
 from calibration.errors import InputError
-from calibration.metrics import Interval
 from calibration.report import Figures, LeastCost, Report, make_report
 from calibration.report_html import diagrams, render
 from calibration.risk import Costs
 from calibration.scores import Scores
+from calibration.values import Interval
 
 
 @click.group(cls=Cli, epilog=completion_help("calibration"))

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.errors import InputError
+from calibration.text import one_line
 
 Report = Callable[[int, int], None]
 """Progress callback: (done, total)."""
@@ -34,11 +35,6 @@ class Cli(click.Group):
             ctx.exit(2)
         except BrokenPipeError:
             ctx.exit(0)
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and control characters: file names and manifests are not to steer a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")

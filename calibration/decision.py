@@ -1,7 +1,7 @@
 """From scores to a decision: OK, DEFECT or UNSURE.
 
 The rule is bound by hash to the model and the preprocessing whose scores it was fitted on: thresholds of one
-model mean nothing for another.
+model mean nothing for another. numpy is imported where scores are at hand: a device that verifies a bundle has none.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import math
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from calibration.metrics import softmax
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 
 class Decision(str, Enum):
@@ -71,6 +70,8 @@ class DecisionRule:
     @cached_property
     def _not_ok(self) -> NDArray[np.intp]:
         """Positions of all other classes."""
+        import numpy as np
+
         return np.delete(np.arange(len(self.classes)), self.ok_index)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +84,10 @@ class DecisionRule:
         Raises:
             ValueError: another number of classes than the rule's.
         """
+        import numpy as np
+
+        from calibration.metrics import softmax
+
         z = np.asarray(logits, dtype=np.float64)
         if z.ndim != 2 or z.shape[1] != len(self.classes):
             raise ValueError(f"logits have shape {z.shape}; expected (n, {len(self.classes)})")
@@ -94,6 +99,8 @@ class DecisionRule:
 
         NaN where a logit is not finite.
         """
+        import numpy as np
+
         p = self.probabilities(logits)
         defect: NDArray[np.float64] = np.add.reduce(p.take(self._not_ok, axis=1), axis=1)
         finite = np.isfinite(logits)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from calibration.values import BINS
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-BINS = 20
-"""Bins of the confidence histograms kept by the appliance: equal width over [0, 1]."""
 
 
 def bin_index(probability: ArrayLike, bins: int = BINS) -> Ints:

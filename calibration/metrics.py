@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.temperature import checked
+from calibration.values import Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -19,20 +20,6 @@ Ints = NDArray[np.int64]
 
 SUM_TOLERANCE = 1e-3
 """How far the sum of a row of probabilities may lie from one: float16 and rounded text are let through."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its confidence limits: `low` <= `value` <= `high` as a rule, in the unit of the value."""
-
-    value: float
-    low: float
-    high: float
-    level: float = 0.95
-
-    def __format__(self, spec: str) -> str:
-        spec = spec or ".4g"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def softmax(logits: ArrayLike) -> Floats:

@@ -6,6 +6,9 @@ that it was trained on. Normalisation is no part of it: (x - 127) / 128 is folde
 The frame is halved with 2x2 area averaging until it is less than twice the target, then resized linearly:
 linear interpolation alone aliases at larger factors and loses thin scratches; a full area resize costs
 several times as much and gains nothing over this.
+
+numpy and OpenCV are imported where pixels are touched: a device that only verifies a bundle reads specifications alone,
+and importing the two would cost it more than that.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Frame = NDArray[np.uint8]
+Frame: TypeAlias = "NDArray[np.uint8]"
 """A camera frame: uint8, shape (H, W) grey or (H, W, 3) in OpenCV's BGR order."""
 
 PAD_VALUE = 127
@@ -87,6 +90,8 @@ class PreprocessSpec:
 
     def check(self, frame: Frame) -> None:
         """Raise GeometryError unless `frame` is one this spec was made for."""
+        import numpy as np
+
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
             raise GeometryError(f"frame is {getattr(frame, 'dtype', type(frame).__name__)}; expected uint8 pixels")
         channels = 1 if frame.ndim == 2 else frame.shape[2] if frame.ndim == 3 else 0
@@ -114,6 +119,8 @@ class PreprocessSpec:
         Raises:
             GeometryError: the frame is not one this spec was made for.
         """
+        import numpy as np
+
         self.check(frame)
         if out is None:
             out = np.empty(self.shape, np.uint8)
@@ -143,6 +150,8 @@ class PreprocessSpec:
 
 def resize(image: Frame, height: int, width: int) -> Frame:
     """Resize to (height, width): 2x2 area halvings while at least twice too large, then linear."""
+    import cv2
+
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         image = _resized(image, image.shape[0] // 2, image.shape[1] // 2, cv2.INTER_AREA)
     if image.shape[:2] != (height, width):
@@ -151,4 +160,7 @@ def resize(image: Frame, height: int, width: int) -> Frame:
 
 
 def _resized(image: Frame, height: int, width: int, method: int) -> Frame:
+    import cv2
+    import numpy as np
+
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)

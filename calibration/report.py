@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from calibration.calibration_error import debiased, equal_mass_bins, top_class
 from calibration.crossfit import cross_fitted, cross_fitted_vector, group_index
 from calibration.metrics import (
-    Interval,
     auroc,
     bootstrap,
     ece_of_a_calibrated_model,
@@ -24,6 +23,7 @@ from calibration.metrics import (
 from calibration.risk import Costs, cost_curve, escape_at_overkill, escape_overkill_curve
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
+from calibration.values import Interval
 
 OVERKILLS = (0.01, 0.02, 0.05, 0.10, 0.20, 0.30)
 

@@ -9,10 +9,11 @@ from html import escape
 from calibration import charts
 from calibration.crossfit import cross_fitted, cross_fitted_vector
 from calibration.histogram import confidence_histogram
-from calibration.metrics import Interval, confusion, reliability_bins, softmax
+from calibration.metrics import confusion, reliability_bins, softmax
 from calibration.report import Figures, LeastCost, Report, defect_probability
 from calibration.risk import Costs, cost_curve, escape_overkill_curve
 from calibration.scores import Scores
+from calibration.values import Interval
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1d2430; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }

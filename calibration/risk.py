@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.conformal import conformal_quantile as conformal_quantile  # one import for all that limits escapes
-from calibration.metrics import Interval
+from calibration.values import Interval
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

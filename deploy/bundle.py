@@ -27,17 +27,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from calibration.errors import InputError
-from calibration.images import ImageError, decode_image
-from calibration.preprocess import Frame
 from deploy.manifest import Golden, Manifest, Variant
 from deploy.onnx_check import check_self_contained
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration.preprocess import Frame
 
 MAGIC = b"LGBUNDLE"
 FORMAT = 1
@@ -95,6 +97,10 @@ class Bundle:
 
     def goldens(self) -> list[GoldenFrame]:
         """The golden frames, decoded, with their expected logits."""
+        import numpy as np  # not above: who only verifies a bundle, as a device does with each push, decodes nothing
+
+        from calibration.images import ImageError, decode_image
+
         expected = GOLDENS.validate_json(self.members["golden/expected.json"])
         frames = []
         for golden in expected:

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, one_line, warn
+from calibration.cli_support import Cli, completion_help, emit, example, json_option, key_values, warn
 from calibration.errors import InputError
+from calibration.text import one_line
 from deploy import cli_show as show
 from deploy.bundle import open_bundle
 from deploy.cli_bootstrap import bootstrap_command

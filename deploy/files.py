@@ -56,12 +56,17 @@ def put_in_place(part: Path, path: Path) -> None:
 
 def settle(path: Path) -> None:
     """Make durable a file that was found: whoever put it in place may have been killed before it was."""
+    sync_file(path)
+    sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable; its name is another matter."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    sync_directory(path.parent)
 
 
 def append_durably(path: Path, line: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Where a bundle that comes over the network waits until all of it is there: DIR/incoming.
+"""Where a bundle that comes over the network waits until all of it is there, and its slot takes it: DIR/incoming.
 
 Nobody judges, stages or shows what lies here. It is scratch: not synced, because a transfer goes on only from bytes
 whose hash the sender has compared, so what a power cut tore or lost is sent again; the slots have their own rules.
@@ -51,7 +51,7 @@ class Incoming:
             if self.path.exists() and self.path.stat().st_size > self.size:
                 self.path.unlink()
             have = self.path.stat().st_size if self.path.exists() else 0
-            self._check_room(2 * self.size - have)  # here and in the slot
+            self._check_room(self.size - have)
             with self.path.open("rb") if have else open(os.devnull, "rb") as file:
                 return have, hashlib.sha256(file.read()).hexdigest()
         except OSError as error:
@@ -91,7 +91,7 @@ class Incoming:
             raise BundleError(f"bundle {self.sha256[:12]}: changed on its way; push it again")
 
     def clear(self) -> None:
-        """Remove it: it lies in its slot now, or never will."""
+        """Remove what is left of it: the file is its slot's now, or never will be."""
         for path in (self.path, signature_path(self.path)):
             path.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from calibration.cli_support import one_line
+from calibration.text import one_line
 from deploy import files
 from deploy.bundle import Bundle, BundleError, open_bundle
 from deploy.record import (
@@ -115,11 +115,13 @@ class Device:
         except OSError as error:  # no room for python-tuf's working files
             raise explained(error, self.root) from None
 
-    def stage(self, path: Path, progress: Report | None = None) -> Slots:
+    def stage(self, path: Path, progress: Report | None = None, take: bool = False) -> Slots:
         """Verify a bundle and its signature, copy it into the spare slot, verify the copy.
 
-        A bundle that is staged already, or lies rejected or confirmed in the spare slot, is not copied again. On a
-        device that is not enrolled the signature is not looked at. On one that is, each refusal is a line of history.
+        With `take` the file itself becomes the slot's, and is gone from `path`: for what came over the network, which
+        lies on the same file system and belongs to nobody else. A bundle that is staged already, or lies rejected or
+        confirmed in the spare slot, is not brought again. On a device that is not enrolled the signature is not looked
+        at. On one that is, each refusal is a line of history.
 
         Raises:
             TrustError: not signed for this device by keys it trusts; its kinds are in deploy.refusals.
@@ -137,7 +139,7 @@ class Device:
             target = before.target(bundle.sha256)
             after = before.stage(bundle.sha256, bundle.manifest.name, size)
             if not holds(self.root, target, bundle.sha256):
-                part = self._copied(path, target, bundle.sha256, size, progress or _silent)
+                part = self._brought(path, target, bundle.sha256, size, progress, take)
                 if before[target].state is not SlotState.EMPTY:
                     record = self._steps.write(record, before.cleared(bundle.sha256))
                 files.put_in_place(part, slot_path(self.root, target))
@@ -149,10 +151,11 @@ class Device:
             self._steps.step(record, after, "stage", target, after[target])
             return after
 
-    def repair(self, path: Path, progress: Report | None = None) -> Slots:
+    def repair(self, path: Path, progress: Report | None = None, take: bool = False) -> Slots:
         """Put a whole copy of a bundle back into the slot that holds it damaged. What judges stays what judges.
 
-        Needs no signature: the copy is, byte for byte, what was accepted before, and no expiry may stop it.
+        Needs no signature: the copy is, byte for byte, what was accepted before, and no expiry may stop it. `take` is
+        as in `stage`.
 
         Raises:
             DeviceError: no slot holds this bundle. Otherwise as `stage`.
@@ -165,7 +168,7 @@ class Device:
             if holder is None:
                 raise DeviceError(f"{self.root}: no slot holds this bundle; push it")
             if not holds(self.root, holder, bundle.sha256):
-                part = self._copied(path, holder, bundle.sha256, slots[holder].size, progress or _silent)
+                part = self._brought(path, holder, bundle.sha256, slots[holder].size, progress, take)
                 files.put_in_place(part, slot_path(self.root, holder))
                 self._steps.step(record, slots, "repair", holder, slots[holder])
             return slots
@@ -263,10 +266,19 @@ class Device:
             self._steps.note("refuse", generation, None, Slot(), reason, digest)
             raise
 
-    def _copied(self, path: Path, target: SlotName, sha256: str, size: int, progress: Report) -> Path:
-        """A verified copy beside the slot's bundle, not yet in its place."""
+    def _brought(
+        self, path: Path, target: SlotName, sha256: str, size: int, progress: Report | None, take: bool
+    ) -> Path:
+        """A verified file for the slot, durable but not yet in its place."""
         for name in SLOT_NAMES:  # left by a power cut
             slot_path(self.root, name).with_name(BUNDLE + files.PART).unlink(missing_ok=True)
+        if not take:
+            return self._copied(path, target, sha256, size, progress or _silent)
+        files.sync_file(path)
+        return path
+
+    def _copied(self, path: Path, target: SlotName, sha256: str, size: int, progress: Report) -> Path:
+        """A copy beside the slot's bundle, and verified as a copy."""
         free = files.free_bytes(self.root)
         needed = size + self.headroom
         if free < needed:

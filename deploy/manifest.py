@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AllowInfNan, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from calibration.decision import DecisionRule
-from calibration.histogram import BINS
-from calibration.metrics import Interval
 from calibration.preprocess import PreprocessSpec
+from calibration.values import BINS, Interval
 
 
 def printable(name: str) -> str:
@@ -33,7 +32,7 @@ Finite = Annotated[float, AllowInfNan(False)]
 class Strict(BaseModel):
     """Base of all models here: frozen, no unknown fields, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Parity(Strict):

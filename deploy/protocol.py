@@ -6,12 +6,12 @@ bundle's bytes follow, as many as are missing; nothing else is ever raw. Both en
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
-from calibration.cli_support import one_line
 from calibration.errors import InputError
+from calibration.text import one_line
 from deploy.bundle import MAX_BYTES
 from deploy.record import HistoryLine, StateRecord
 from deploy.slots import SlotName
@@ -25,7 +25,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Hello(_Strict):
@@ -113,7 +113,13 @@ class Rollback(_Strict):
 
 
 Request = Facts | Intact | Status | Verify | Begin | Data | Finish | Activate | Rollback
-_REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="do")])
+_REQUESTS: dict[str, type[Request]] = {kind.model_fields["do"].default: kind for kind in get_args(Request)}
+
+
+class _Asked(BaseModel):
+    """What a request is for; the rest of it is validated as that."""
+
+    do: str
 
 
 class Reply(_Strict):
@@ -143,7 +149,10 @@ class ProtocolError(InputError):
 def parse_request(line: bytes) -> Request:
     """One line from a workstation. Raises ProtocolError."""
     try:
-        return _REQUEST.validate_json(line)
+        asked = _Asked.model_validate_json(line)
+        if asked.do not in _REQUESTS:
+            raise ProtocolError(f"request not understood: do: {one_line(asked.do)[:40]!r} is none of {list(_REQUESTS)}")
+        return _REQUESTS[asked.do].model_validate_json(line)
     except ValidationError as error:
         raise _not_understood("request", error) from None
 

@@ -50,7 +50,7 @@ class DeviceBusy(DeviceError):  # noqa: N818  the name says what happened
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class SlotRecord(_Strict):

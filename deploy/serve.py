@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
-from calibration.cli_support import one_line
 from calibration.errors import InputError
+from calibration.text import one_line
 from deploy import protocol
 from deploy.incoming import Incoming, transfer_lock
 from deploy.install import HEADROOM, Device, somebody
@@ -49,12 +49,11 @@ class Pipe:
 
     def read(self, most: int) -> bytes:
         """The next bytes, one at least. Raises TransportError where the sender is gone."""
-        if not self._buffer:
-            self._buffer += self._more()
-        if not self._buffer:
-            raise TransportError("the connection was cut")
         data = bytes(self._buffer[:most])
         del self._buffer[:most]
+        data = data or self._more(most)
+        if not data:
+            raise TransportError("the connection was cut")
         return data
 
     def send(self, line: bytes) -> None:
@@ -66,10 +65,10 @@ class Pipe:
         except OSError:
             raise TransportError("the connection was cut") from None
 
-    def _more(self) -> bytes:
+    def _more(self, most: int = 1 << 16) -> bytes:
         if not select.select([self._in], [], [], self._idle_s)[0]:
             raise TransportError(f"nothing was said for {self._idle_s:.0f} s")
-        return os.read(self._in, 1 << 18)
+        return os.read(self._in, most)
 
 
 class Session:
@@ -143,9 +142,9 @@ class Session:
         device = self._device(request.who)
         try:
             if request.kind == "stage":
-                device.stage(incoming.path)
+                device.stage(incoming.path, take=True)
             else:
-                device.repair(incoming.path)
+                device.repair(incoming.path, take=True)
         finally:
             incoming.clear()
             self._begun = None

@@ -12,14 +12,16 @@ import hashlib
 import shlex
 import threading
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncssh
 
-from calibration.cli_support import one_line
 from calibration.errors import InputError
+from calibration.text import one_line
 from deploy import protocol
+from deploy.files import digest_of
 from deploy.install import Report, somebody
 from deploy.record import DeviceBusy, DeviceError, DeviceStatus, StateRecord
 from deploy.slots import SlotName, Slots
@@ -74,14 +76,19 @@ class SshTransport:
         self.address, self._target = target.address, target
         self._line: _Line | None = None
         self._generation: int | None = None
+        self._enrolled: bool | None = None
 
     def slots(self) -> Slots:
         """As Transport."""
-        return self._state(self._ask(protocol.Facts()))
+        facts = self._ask(protocol.Facts())
+        self._enrolled = facts.enrolled
+        return self._state(facts)
 
     def enrolled(self) -> bool:
-        """As Transport."""
-        return self._ask(protocol.Facts()).enrolled
+        """As Transport: as it was said with the last `slots`."""
+        if self._enrolled is None:
+            self.slots()
+        return bool(self._enrolled)
 
     def verify(self, file: Path) -> None:
         """As Transport: the signature is looked at there; the bytes were hashed here."""
@@ -131,11 +138,8 @@ class SshTransport:
 
     def _offer(self, file: Path) -> dict[str, Any]:
         try:
-            digest, size = hashlib.sha256(), 0
-            with file.open("rb") as opened:
-                while chunk := opened.read(CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
+            found = file.stat()
+            digest = _digest(file, found.st_ino, found.st_size, found.st_mtime_ns)
             path = signature_path(file)
             signature = path.read_bytes() if path.exists() else None
         except OSError as error:
@@ -143,7 +147,7 @@ class SshTransport:
         if signature is not None and len(signature) > protocol.MAX_LINE // 2:
             raise InputError(f"{path}: too large for a signature; copy it again")
         encoded = None if signature is None else base64.b64encode(signature)
-        return {"sha256": digest.hexdigest(), "size": size, "signature": encoded}
+        return {"sha256": digest, "size": found.st_size, "signature": encoded}
 
     def _claim(self) -> dict[str, Any]:
         return {"who": somebody()[:200], "generation": self._generation}
@@ -253,6 +257,12 @@ class RemoteError(DeviceError):
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+@lru_cache(maxsize=4)
+def _digest(file: Path, _inode: int, _size: int, _changed_ns: int) -> str:
+    """SHA-256 of a file: once for a hundred devices. One that changed unnoticed would be refused by the device."""
+    return digest_of(file)
 
 
 def _raised(reply: protocol.Reply) -> protocol.Reply:

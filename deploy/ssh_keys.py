@@ -7,8 +7,8 @@ from typing import Any
 
 import asyncssh
 
-from calibration.cli_support import one_line
 from calibration.errors import InputError
+from calibration.text import one_line
 from deploy import protocol
 from deploy.ssh_target import SshTarget
 

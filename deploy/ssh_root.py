@@ -6,8 +6,8 @@ import asyncio
 
 import asyncssh
 
-from calibration.cli_support import one_line
 from calibration.errors import InputError
+from calibration.text import one_line
 from deploy.ssh_keys import explained, keys
 from deploy.ssh_target import SshTarget
 from deploy.transport import TransportError

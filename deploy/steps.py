@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from calibration.cli_support import one_line
+from calibration.text import one_line
 from deploy import files
 from deploy.record import (
     HISTORY,

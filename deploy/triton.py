@@ -4,7 +4,7 @@
 
     REPO/NAME                 ensemble: frame -> decision, defect_probability, logits
     REPO/NAME-preprocess      Python backend: the bundle's PreprocessSpec
-    REPO/NAME-model           ONNX Runtime backend: the bundle's model, batched dynamically
+    REPO/NAME-model           ONNX Runtime backend (or Python's, with onnxruntime): the bundle's model, batched
     REPO/NAME-decide          Python backend: temperature and thresholds
 
 The Python parts carry the code they need as it is here (numpy and cv2 must be in the server's Python). A repository is
@@ -20,7 +20,7 @@ import shutil
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from calibration.errors import InputError
 from deploy.bundle import Bundle
@@ -30,6 +30,7 @@ DELAY_US = 10_000
 """How long Triton lets a part wait for others, in microseconds: what a station waits by default."""
 
 VERSION = "1"
+Runner = Literal["onnxruntime", "python"]
 _PYTHON_PARTS = {"preprocess": "preprocess", "decide": "decision"}
 """Which part needs which module of calibration, with all that it imports."""
 
@@ -50,17 +51,22 @@ class Repository:
     variant: str
 
 
-def write_repository(bundle: Bundle, out: Path, variant: str = "cpu", dry_run: bool = False) -> Repository:
+def write_repository(
+    bundle: Bundle, out: Path, variant: str = "cpu", dry_run: bool = False, runner: Runner = "onnxruntime"
+) -> Repository:
     """Make a model repository.
 
     Args:
         out: a directory that does not exist, or is empty.
         variant: of the model: "cpu" for ONNX Runtime on the CPU, "trt" for its TensorRT provider on a GPU.
+        runner: Triton's backend for the model. "python" needs the onnxruntime package in the server's Python, and is
+            for servers that have no ONNX Runtime backend; on the CPU alone.
 
     Raises:
-        InputError: `out` holds something, or cannot be written. BundleError: no such variant.
+        InputError: a variant and a runner that do not go together; `out` holds something, or cannot be written.
+        BundleError: no such variant.
     """
-    contents = repository(bundle, variant)
+    contents = repository(bundle, variant, runner)
     name = model_name(bundle.manifest.name)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -83,13 +89,18 @@ def model_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "bundle"
 
 
-def repository(bundle: Bundle, variant: str) -> dict[str, bytes]:
-    """The files of a repository by relative path."""
+def repository(bundle: Bundle, variant: str, runner: Runner = "onnxruntime") -> dict[str, bytes]:
+    """The files of a repository by relative path. Raises as `write_repository`."""
+    if runner == "python" and variant != "cpu":
+        raise InputError(f"--runner python judges on the CPU: variant {variant!r} needs --runner onnxruntime")
     manifest, name = bundle.manifest, model_name(bundle.manifest.name)
     rule = bundle.variant(variant).rule
     configs = _configs(manifest, name, variant, bundle.sha256)
+    configs[f"{name}-model"]["backend"] = runner
     made = {f"{model}/config.pbtxt": pbtxt(config).encode() for model, config in configs.items()}
     made[f"{name}-model/{VERSION}/model.onnx"] = bundle.model(variant)
+    if runner == "python":
+        made[f"{name}-model/{VERSION}/model.py"] = (package_files("deploy.triton_backend") / "model.py").read_bytes()
     values = {"preprocess": ("preprocess.json", manifest.preprocess.to_json()), "decide": ("rule.json", rule.to_json())}
     for part, module in _PYTHON_PARTS.items():
         folder = f"{name}-{part}/{VERSION}"
@@ -131,7 +142,6 @@ def _configs(manifest: Manifest, name: str, variant: str, sha256: str) -> dict[s
     about = [_parameter("bundle_sha256", sha256), _parameter("variant", variant)]
     model: dict[str, Any] = {
         "name": f"{name}-model",
-        "backend": "onnxruntime",
         "max_batch_size": most,
         "input": [frames],
         "output": [logits],

@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from calibration.cli_support import one_line
 from calibration.errors import InputError
+from calibration.text import one_line
 
 SOURCE = Path(__file__).resolve().parents[1]
 _NOT_BUILT = (".*", "build", "tests", "docs", "benchmarks", "*.egg-info", "__pycache__")

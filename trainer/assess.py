@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from calibration.decision import DecisionRule
 from calibration.errors import InputError
-from calibration.metrics import Interval
 from calibration.preprocess import PreprocessSpec
 from calibration.risk import wilson
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
+from calibration.values import Interval
 from deploy.bundle import open_bundle
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset

@@ -20,7 +20,7 @@ from trainer.data.manifest import SPLITS, read_dataset
 
 if TYPE_CHECKING:
     from calibration.conformal import EscapeBound
-    from calibration.metrics import Interval
+    from calibration.values import Interval
     from trainer.evaluate import SplitReport
 
 

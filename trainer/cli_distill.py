@@ -16,7 +16,7 @@ from trainer.cli_support import check_run, parse_size, stages
 from trainer.data.manifest import read_dataset
 
 if TYPE_CHECKING:
-    from calibration.metrics import Interval
+    from calibration.values import Interval
     from trainer.distill_report import Comparison
 
 

@@ -12,8 +12,9 @@ import onnxruntime
 from onnx import ModelProto
 
 from calibration.cli_support import plain
-from calibration.metrics import Interval, bootstrap
+from calibration.metrics import bootstrap
 from calibration.scores import Scores
+from calibration.values import Interval
 from trainer.evaluate import SplitReport, evaluate_run
 from trainer.features import Progress
 from trainer.models.classifier import load_run_model

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from calibration.errors import InputError
 from calibration.metrics import (
-    Interval,
     accuracy,
     auroc,
     balanced_accuracy,
@@ -26,6 +25,7 @@ from calibration.metrics import (
 from calibration.risk import escape_at_overkill
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
+from calibration.values import Interval
 
 OVERKILL = 0.10
 """Share of good parts rejected at which escapes are compared."""

@@ -13,11 +13,12 @@ from calibration.crossfit import group_index
 from calibration.decision import DecisionRule
 from calibration.errors import InputError
 from calibration.histogram import confidence_histogram
-from calibration.metrics import Interval, accuracy, ece_interval, ece_of_a_calibrated_model, softmax
+from calibration.metrics import accuracy, ece_interval, ece_of_a_calibrated_model, softmax
 from calibration.preprocess import PreprocessSpec
 from calibration.risk import Costs, choose_thresholds, cost_per_part
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
+from calibration.values import Interval
 from trainer.assess import at_thresholds
 from trainer.evaluate import SplitReport, report
 

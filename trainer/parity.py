@@ -8,10 +8,10 @@ import numpy as np
 
 from calibration.decision import DecisionRule
 from calibration.errors import InputError
-from calibration.metrics import Interval
 from calibration.risk import Costs, choose_thresholds, wilson
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
+from calibration.values import Interval
 
 PAIRED_ESCAPE_SHARE = 0.03
 LEAST_PAIRED_ESCAPES = 2

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from calibration.cli_support import plain
 from calibration.errors import InputError
-from calibration.metrics import Interval
 from calibration.risk import Costs
 from calibration.scores import Scores
+from calibration.values import Interval
 from deploy.bundle import write_bundle
 from deploy.manifest import Baseline, EscapeBound, Manifest, Parity, Provenance, Variant, printable
 from trainer.data.manifest import Dataset

@@ -17,12 +17,13 @@ from calibration.charts import (
     escape_overkill_chart,
     reliability_diagram,
 )
-from calibration.histogram import BINS, confidence_histogram
-from calibration.metrics import Interval, reliability_bins, softmax
+from calibration.histogram import confidence_histogram
+from calibration.metrics import reliability_bins, softmax
 from calibration.preprocess import Frame
 from calibration.report_html import STYLE
 from calibration.risk import Costs, escape_overkill_curve
 from calibration.scores import Scores
+from calibration.values import BINS, Interval
 from deploy.manifest import Manifest
 from trainer.figures import Fitted, Measured
 from trainer.parity import ParityFigures

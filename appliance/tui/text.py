@@ -10,7 +10,7 @@ import math
 import unicodedata
 from datetime import datetime, timezone, tzinfo
 
-from calibration.metrics import Interval
+from calibration.values import Interval
 
 UNKNOWN = "–"
 """Shown wherever there is no live value."""

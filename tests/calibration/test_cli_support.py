@@ -20,7 +20,6 @@ from calibration.cli_support import (
     example,
     json_option,
     key_values,
-    one_line,
     plain,
     progress,
     say,
@@ -28,6 +27,7 @@ from calibration.cli_support import (
 )
 from calibration.decision import Decision
 from calibration.errors import InputError
+from calibration.text import one_line
 
 
 @click.group(cls=Cli, epilog=completion_help("demo"))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from calibration.histogram import BINS, bin_index, confidence_histogram, kl, null_quantile, psi, smoothed
+from calibration.histogram import bin_index, confidence_histogram, kl, null_quantile, psi, smoothed
+from calibration.values import BINS
 
 counts = st.lists(st.integers(0, 1000), min_size=4, max_size=4).filter(lambda c: sum(c) > 0)
 

@@ -13,7 +13,6 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from calibration.calibration_error import classwise_ece, debiased_ece, equal_mass_ece
 from calibration.metrics import (
-    Interval,
     accuracy,
     auroc,
     balanced_accuracy,
@@ -28,6 +27,7 @@ from calibration.metrics import (
     reliability_bins,
     softmax,
 )
+from calibration.values import Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

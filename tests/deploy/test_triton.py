@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -16,13 +16,14 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from appliance.engines.onnx_cpu import OnnxCpuEngine
 from appliance.judge import judge
 from appliance.wire import ScoreNote
 from calibration.errors import InputError
 from deploy.bundle import open_bundle
 from deploy.cli import main
 from deploy.triton import model_name, repository, write_repository
-from tests.support import triton_harness
+from tests.support import triton_harness, tritonserver
 from tests.support.tiny import FRAME_HEIGHT, FRAME_WIDTH, part, tiny_bundle
 
 FAR = 2**62
@@ -60,8 +61,10 @@ def run(model: Path, given: str, stack: NDArray[Any], *wanted: str) -> dict[str,
     return dict(np.load(io.BytesIO(done.stdout)))
 
 
-@pytest.mark.parametrize("variant", ["cpu", "trt"])
-def test_every_configuration_is_valid_by_tritons_own_schema(bundles: list[Path], variant: str) -> None:
+@pytest.mark.parametrize(("variant", "runner"), [("cpu", "onnxruntime"), ("trt", "onnxruntime"), ("cpu", "python")])
+def test_every_configuration_is_valid_by_tritons_own_schema(
+    bundles: list[Path], variant: str, runner: Literal["onnxruntime", "python"]
+) -> None:
     """Unknown fields and wrong types are errors there; names, shapes and batching are what the bundle says."""
     from google.protobuf import text_format
 
@@ -71,7 +74,7 @@ def test_every_configuration_is_valid_by_tritons_own_schema(bundles: list[Path],
         bundle = type(bundle)(bundle.path, bundle.sha256, manifest, bundle.members)
     pb = schema()
     configs = {}
-    for path, data in repository(bundle, variant).items():
+    for path, data in repository(bundle, variant, runner).items():
         if path.endswith("config.pbtxt"):
             config = text_format.Parse(data.decode(), pb.ModelConfig())
             assert config.name == path.partition("/")[0]
@@ -80,6 +83,7 @@ def test_every_configuration_is_valid_by_tritons_own_schema(bundles: list[Path],
     model = configs["one-model"]
     assert list(model.input[0].dims) == list(bundle.manifest.preprocess.shape)
     assert model.input[0].data_type == pb.TYPE_UINT8
+    assert model.backend == runner
     assert model.max_batch_size == bundle.manifest.max_batch
     assert model.dynamic_batching.max_queue_delay_microseconds == 10_000
     assert [step.model_name for step in configs["one"].ensemble_scheduling.step] == [
@@ -134,6 +138,41 @@ def test_the_repository_judges_as_the_daemon_does(repo: Path, bundles: list[Path
             assert (decision, p) == (judgement.decision.value, judgement.defect_probability)
 
 
+def test_the_python_runner_gives_the_models_own_scores(bundles: list[Path], tmp_path: Path) -> None:
+    """To the bit, of requests of several frames that are judged together."""
+    made = write_repository(open_bundle(bundles[0]), tmp_path / "models", runner="python")
+    spec = open_bundle(bundles[0]).manifest.preprocess
+    frames = np.stack([spec.apply(part(seed, seed % 2 == 0)) for seed in range(6)]).reshape(2, 3, *spec.shape)
+    logits = run(made.path / "one-model", "frames", frames, "logits")["logits"]
+    session = onnxruntime.InferenceSession(open_bundle(bundles[0]).model("cpu"))
+    assert np.array_equal(logits, [session.run(["logits"], {"frames": stack})[0] for stack in frames])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not tritonserver.PYTHON.exists(), reason="no Triton server here: python -m benchmarks.triton gets it"
+)
+def test_a_real_server_judges_as_the_daemon_does(bundles: list[Path], tmp_path: Path) -> None:
+    """One request a frame and one of many; a frame of another camera is an error there too."""
+    bundle = open_bundle(bundles[0])
+    made = write_repository(bundle, tmp_path / "models", runner="python")
+    frames = np.stack([part(seed, seed % 3 == 0, 0.2 + (seed % 7) / 7) for seed in range(30)])
+    spec, rule = bundle.manifest.preprocess, bundle.variant("cpu").rule
+    logits = OnnxCpuEngine(bundle.model("cpu")).infer(np.stack([spec.apply(frame) for frame in frames]))
+    expected = list(zip((d.value for d in rule.decide(logits)), rule.defect_probability(logits).tolist(), strict=True))
+    (tmp_path / "server").mkdir()
+    with tritonserver.serving(tritonserver.PYTHON, made.path, made.name, tmp_path / "server") as server:
+        alone = [server.judge(made.name, frame[None])[0] for frame in frames]
+        most = bundle.manifest.max_batch
+        together = [a for at in range(0, len(frames), most) for a in server.judge(made.name, frames[at : at + most])]
+        with pytest.raises(tritonserver.ServerError, match="the bundle was made for widths"):
+            server.judge(made.name, frames[:1, :-8])
+    assert len({decision for decision, _ in expected}) >= 2
+    for answers in (alone, together):
+        assert [answer.decision for answer in answers] == [decision for decision, _ in expected]
+        assert [answer.defect_probability for answer in answers] == pytest.approx([p for _, p in expected], abs=1e-12)
+
+
 def test_a_frame_of_another_camera_is_an_error_and_no_decision(repo: Path) -> None:
     """Never resized to fit."""
     frame = np.zeros((1, 1, FRAME_HEIGHT // 2, FRAME_WIDTH), np.uint8)
@@ -162,3 +201,7 @@ def test_the_command_writes_a_new_directory_only(tmp_path: Path, bundles: list[P
     assert "name a new directory" in again.stderr
     with pytest.raises(InputError, match="no variant 'trt'"):
         write_repository(open_bundle(tiny_bundle(tmp_path / "t.lgb")), tmp_path / "other", "trt")
+    wrong = CliRunner().invoke(
+        main, [*words[:2], "--out", str(tmp_path / "x"), "--variant", "trt", "--runner", "python"]
+    )
+    assert (wrong.exit_code, "needs --runner onnxruntime" in wrong.stderr) == (2, True)

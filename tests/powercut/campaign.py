@@ -41,8 +41,13 @@ WAYS: tuple[tuple[Data, Names], ...] = (
 )
 """What is tried after each operation, beside random choices."""
 
-_TELLING = ("push and roll back", "push and roll back, enrolled", "staging killed, then again")
-MUTANT_SCENES = tuple(scene for scene in SCENES if scene.name in _TELLING)
+_TELLING = (
+    "push and roll back",
+    "push and roll back, enrolled",
+    "staging killed, then again",
+    "sent, cut, resumed",
+)
+MUTANT_SCENES = tuple(scene for name in _TELLING for scene in SCENES if scene.name == name)
 
 
 @dataclass

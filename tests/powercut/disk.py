@@ -3,7 +3,8 @@
 Recorded are the calls by which Python changes files. What a cut leaves is what POSIX promises and journaling file
 systems may do: of a file, everything before its last sync, and of each write after it all, nothing, some of its
 512-byte sectors, or its length filled with zeros; of a directory, everything before its last sync, and of the names
-made, replaced and removed after it either the first few, as a journal keeps them, or any.
+made, replaced and removed after it either the first few, as a journal keeps them, or any. A file that moves to another
+directory may be found under both names, or under none.
 """
 
 from __future__ import annotations
@@ -248,6 +249,9 @@ class Disk:
                 if done not in held:
                     _rename(self._durable, done)
             self._pending = held
+        elif operation.kind == "rename" and os.path.dirname(operation.path) != os.path.dirname(operation.target):
+            self._pending.append(Operation("create", operation.target, operation.file))  # each directory has its own
+            self._pending.append(Operation("remove", operation.path))  # half of it, and its own sync
         else:
             if operation.kind == "create":
                 self._files[operation.file] = _File()

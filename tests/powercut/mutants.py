@@ -167,6 +167,7 @@ MUTANTS: dict[str, Mutant] = {
     "state renamed before it is synced": _renamed_before_sync,
     "state written in place": _written_in_place,
     "bundle not synced": lambda: _without_sync("copy_part"),
+    "received bundle not synced": lambda: _without_sync("sync_file"),
     "nothing synced": lambda: _without_sync("copy_part", "write_durably", "append_durably", "sync_directory"),
     "no directory synced": _directory_unsynced(lambda _part: True),
     "directory of a slot not synced": _directory_unsynced(lambda part: part.name.startswith(BUNDLE)),

@@ -152,7 +152,7 @@ def _sent(name: str, signed: bool) -> Act:
     def act(device: Device, stock: Stock) -> None:
         with transfer_lock(device.root, 0.0):
             incoming = receive(device, stock, name, signed)
-            device.stage(incoming.path)
+            device.stage(incoming.path, take=True)
             incoming.clear()
             device.activate(stock.shas[name])
 

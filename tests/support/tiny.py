@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.decision import DecisionRule
 from calibration.histogram import confidence_histogram
-from calibration.metrics import Interval
 from calibration.preprocess import PreprocessSpec
+from calibration.values import Interval
 from deploy.bundle import write_bundle
 from deploy.manifest import Baseline, Manifest, Parity, Provenance, Variant
 

@@ -9,7 +9,7 @@ from scipy.stats import ttest_1samp
 from torch.nn.functional import cross_entropy
 
 from benchmarks.longtail import CLASSES, FEW_SHOT, Row, long_tail, markdown, paired, trained
-from calibration.metrics import Interval
+from calibration.values import Interval
 from trainer.losses import adjust_logits, logit_adjusted_loss
 
 

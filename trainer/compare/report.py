@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from calibration.metrics import Interval
 from calibration.report_html import STYLE
 from calibration.risk import escape_overkill_curve
+from calibration.values import Interval
 from trainer.compare import charts
 from trainer.compare.folds import INNER, Protocol
 from trainer.compare.recipes import BASELINE

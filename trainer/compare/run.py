@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from calibration.errors import InputError
-from calibration.metrics import Interval
+from calibration.values import Interval
 from trainer.compare.cells import Cell, read_cell, run_cell, write_cell
 from trainer.compare.folds import INNER, Protocol, Split, make_splits
 from trainer.compare.recipes import BASELINE, Candidate

@@ -9,19 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.metrics import (
-    Interval,
-    auroc,
-    balanced_accuracy,
-    bootstrap,
-    confusion,
-    ece,
-    macro_f1,
-    nll,
-    softmax,
-)
+from calibration.metrics import auroc, balanced_accuracy, bootstrap, confusion, ece, macro_f1, nll, softmax
 from calibration.risk import escape_at_overkill
 from calibration.temperature import fit_temperature
+from calibration.values import Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
