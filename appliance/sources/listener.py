@@ -171,9 +171,12 @@ class LineClient:
     def send(self, data: bytes, timeout_s: float = 2.0) -> dict[str, Any]:
         """Any message; the answer. Raises TimeoutError."""
         wait_ms = int(timeout_s * 1000)  # one that was turned away has nobody to send to
-        if not self._socket.poll(wait_ms, zmq.POLLOUT):
-            raise TimeoutError(f"no connection within {timeout_s:g} s")
-        self._socket.send(data, zmq.DONTWAIT)
+        try:
+            if not self._socket.poll(wait_ms, zmq.POLLOUT):
+                raise zmq.Again
+            self._socket.send(data, zmq.DONTWAIT)
+        except zmq.Again:  # also where it was turned away between the two
+            raise TimeoutError(f"no connection within {timeout_s:g} s") from None
         if not self._socket.poll(wait_ms):
             raise TimeoutError(f"no answer within {timeout_s:g} s")
         answer: dict[str, Any] = json.loads(self._socket.recv())

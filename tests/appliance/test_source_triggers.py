@@ -42,15 +42,19 @@ class Line:
         self.queue = TriggerQueue()
         self.listener = TriggerListener("tcp://127.0.0.1:0", self.keys, self.queue)
         self.secret = (self.keys_directory / "plc.key").read_bytes().strip()
+        self._clients: list[LineClient] = []
         self.client = self.connect(self.secret)
 
     def connect(self, secret: bytes, server: bytes | None = None) -> LineClient:
-        """A client with that secret key."""
-        return LineClient(self.listener.endpoint, server or self.keys.public, zmq.curve_public(secret), secret)
+        """A client with that secret key, closed with the line."""
+        key = zmq.curve_public(secret)
+        self._clients.append(LineClient(self.listener.endpoint, server or self.keys.public, key, secret))
+        return self._clients[-1]
 
     def close(self) -> None:
-        """Close both."""
-        self.client.close()
+        """Close all."""
+        for client in self._clients:
+            client.close()
         self.listener.close()
         self.queue.close()
 
@@ -91,8 +95,6 @@ def test_strangers_are_not_heard(line: Line) -> None:
     assert trigger.number == 5
     assert line.queue.take() is None
     assert line.listener.strangers >= 20
-    for other in others:
-        other.close()
 
 
 def test_plain_connections_are_not_heard(line: Line, context: Context) -> None:
