@@ -43,7 +43,8 @@ class Recipe:
         balance: 0..1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike, 1 by inverse frequency.
             At 0.99 an image of a class of twenty weighs about five times as much as one of a class of hundreds.
         sampling: which frames are learned from: "instance" as they come, "class-aware" each class as often, "over" or
-            "under" rare classes repeated or common ones thinned out. Weights correct only what it leaves unequal.
+            "under" rare classes repeated or common ones thinned out, "square-root" half-way between the first two.
+            Weights correct only what it leaves unequal.
         smote: >= 0, neighbours (k) of SMOTE on the frozen features the head is fitted on; 0 adds no sample.
         tau: >= 0, strength of logit adjustment (Menon et al. 2021); 0 adjusts nothing, 1 aims at balanced accuracy.
             Folded into the head's bias, so the exported model has it: see trainer.head.

@@ -69,6 +69,7 @@ def test_the_answer_has_every_recipe_with_figures_intervals_and_differences(comp
             assert set(row["recall"]) == {"good", "pit", "scratch"}
             for name in ("macro_f1", "balanced_accuracy", "escape", "auroc", "ece_before", "ece", "nll"):
                 assert row["figures"][name]["low"] <= row["figures"][name]["value"] <= row["figures"][name]["high"]
+            assert row["changed"] == 0
             assert row["seconds"] > 0
             assert row["images_per_second"] > 0
         assert sum(rows[CHOSEN]["chosen"].values()) == 3
@@ -168,6 +169,7 @@ def test_a_cell_killed_between_two_epochs_goes_on_from_the_first(data: Path, tmp
     adjusted = replace(recipe, name="head alone differs", retrain_head=True, balance=0.99)
     again = run_cell(Candidate("the stages learned already", adjusted), split, store, kill_after_one)
     assert epochs == [1, 2]
+    assert again.seconds > whole.seconds / 2
     assert not np.array_equal(again.test, whole.test)
 
 

@@ -14,6 +14,7 @@ from calibration.risk import escape_at_overkill
 from calibration.temperature import fit_temperature
 from trainer.compare.statistics import (
     Outcome,
+    Pooled,
     Truth,
     chosen_by_validation,
     difference,
@@ -123,6 +124,15 @@ def test_the_temperature_is_the_validation_folds_and_changes_no_verdict() -> Non
         assert ece(after, LABELS) < ece(before, LABELS)
         assert nll(after, LABELS) < nll(before, LABELS)
     assert np.allclose(pooled.before[0][sharp[0].test], softmax(sharp[0].test_logits))
+    assert pooled.changed == 0
+
+
+def test_verdicts_that_a_calibration_changes_are_counted() -> None:
+    """Two of the images of the second seed say another class afterwards."""
+    pooled = pool(outcomes(1.5), TRUTH)
+    altered = pooled.after[1].copy()
+    altered[[3, 7]] = np.roll(altered[[3, 7]], 1, axis=1)
+    assert Pooled(pooled.before, (pooled.after[0], altered)).changed == 2
 
 
 def test_an_image_that_no_fold_judged_is_an_error() -> None:

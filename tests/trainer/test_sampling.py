@@ -55,6 +55,18 @@ def test_class_aware_sampling_picks_the_class_first() -> None:
     assert rare.max() < 1.5 * rare.mean()
 
 
+def test_square_root_sampling_shares_an_epoch_by_the_roots_of_the_sizes() -> None:
+    """100, 25 and 4 rows in shares of 10 : 5 : 2; the largest class is thinned out, the others come round again."""
+    labels = np.repeat([0, 1, 2], [100, 25, 4])
+    rows = sample_rows(labels, "square-root", np.random.default_rng(3))
+    assert np.bincount(labels[rows]).tolist() == [76, 38, 16]  # 129 * (10, 5, 2) / 17, rounded up
+    times = np.bincount(rows, minlength=129)
+    assert times[:100].max() == 1
+    assert set(times[100:125].tolist()) == {1, 2}
+    assert set(times[125:].tolist()) == {4}
+    assert (np.diff(labels[rows]) != 0).sum() > 30, "the classes come mixed"
+
+
 @given(labels=LABELS, seed=st.integers(0, 2**31))
 def test_by_default_every_row_comes_once(labels: NDArray[np.int64], seed: int) -> None:
     """Instance sampling is a permutation."""

@@ -65,24 +65,9 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
     look.prepare()
     begun = time.process_time()
     fold = Fold(_rows(frames, split.train), _rows(frames, split.val), recipe, split.seed * 1000 + split.fold)
-    learned_by = replace(fold, recipe=recipe.of_the_backbone)
-    if look.is_own:
-        start_pooling(look.model, look.lower(split.train, recipe.flips, recipe.jitter), fold.train.labels, fold.seed)
-    score = fit_head(
-        look.model,
-        *learning_set(
-            look.at(split.train, recipe.flips, recipe.jitter),
-            fold.train.labels,
-            fold.targets,
-            learned_by.recipe,
-            fold.seed,
-        ),
-        look.at(split.val, "none")[0],
-        fold.val.labels,
-        learned_by.recipe,
-        learned_by.class_weights,
-    ).score
-    epochs, earlier = _tune(look, fold, learned_by, split, score, progress) if recipe.epochs else (0, 0.0)
+    epochs, earlier = _tune(look, fold, split, progress) if recipe.epochs else (0, 0.0)
+    if not recipe.epochs:
+        _start(look, fold, split)
     prior = fold.seen * fold.class_weights.numpy()
     log_prior = prior_offset(prior, 1.0).numpy()
     if recipe.anomaly:
@@ -128,24 +113,33 @@ class _Look:
         return np.stack([shared[COPIES[self.copies].index(axes)][rows] for axes in COPIES[flips]])
 
 
-def _tune(
-    look: _Look, fold: Fold, learned_by: Fold, split: Split, score: float, progress: Progress
-) -> tuple[int, float]:
+def _start(look: _Look, fold: Fold, split: Split) -> float:
+    """Fit the head, and give pooling that learns its start, on the network as it is; returns the validation score."""
+    recipe = fold.recipe
+    if look.is_own:
+        start_pooling(look.model, look.lower(split.train, recipe.flips, recipe.jitter), fold.train.labels, fold.seed)
+    features = look.at(split.train, recipe.flips, recipe.jitter)
+    learned_from = learning_set(features, fold.train.labels, fold.targets, recipe, fold.seed)
+    val = look.at(split.val, "none")[0]
+    return fit_head(look.model, *learned_from, val, fold.val.labels, recipe, fold.class_weights).score
+
+
+def _tune(look: _Look, fold: Fold, split: Split, progress: Progress) -> tuple[int, float]:
     """Let the upper stages learn and keep the best epoch. A kill costs one epoch at most, and what has learned once
     serves every recipe that differs in the head alone.
 
     Returns:
-        How many epochs there were, and the CPU seconds of those that an earlier call had done.
+        How many epochs there were, and the CPU seconds of those that an earlier call had done, with their start.
     """
     recipe, model, store = fold.recipe, look.model, look.store
+    learned_by, mark = replace(fold, recipe=recipe.of_the_backbone), time.process_time()
     lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
     state, fingerprint = start(model, learned_by.recipe), store.backbone_fingerprint(look.candidate)
     checkpoint = store.folder / f"{fingerprint}-{split.name}.safetensors"
     if not state.restore(checkpoint, fingerprint):
-        state.at.best_score = score
+        state.at.best_score = _start(look, learned_by, split)
         state.keep_best()
     earlier = sum(line["cpu_seconds"] for line in state.at.history)
-    mark = time.process_time()
     for at in fine_tune(model, learned_by, lower, lower_val, state, silent):
         mark, begun = time.process_time(), mark
         at.history[-1]["cpu_seconds"] = mark - begun

@@ -50,6 +50,8 @@ class Row:
         differences: to the baseline, paired by cell; empty for the baseline itself.
         seconds: CPU seconds of a cell on shared features, mean. images_per_second: one CPU second judges, median.
         chosen: how many cells each recipe was chosen in; empty but for the line of the nested choice.
+        changed: images whose likeliest class is another after temperature, all seeds together: 0, or temperature is
+            not what it should be.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Row:
     seconds: float
     images_per_second: float
     chosen: dict[str, int]
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ def _table(
                 seconds=float(np.mean([cell.seconds for cell in used])),
                 images_per_second=float(np.median([cell.images_per_second for cell in used])),
                 chosen=dict(Counter(by).most_common()) if name == CHOSEN else {},
+                changed=pooled[name].changed,
             )
         )
 

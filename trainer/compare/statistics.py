@@ -91,6 +91,12 @@ class Pooled:
     before: tuple[Floats, ...]
     after: tuple[Floats, ...]
 
+    @property
+    def changed(self) -> int:
+        """Images whose likeliest class temperature has changed, all seeds together."""
+        pairs = zip(self.before, self.after, strict=True)
+        return sum(int((raw.argmax(1) != scaled.argmax(1)).sum()) for raw, scaled in pairs)
+
 
 def pool(outcomes: Sequence[Outcome], truth: Truth) -> Pooled:
     """Put the folds of each seed together: every image is judged once, by a model that has not seen its part.

@@ -15,7 +15,7 @@ Floats = NDArray[np.floating]
 CHUNK = 512
 """Rows whose distances to their whole class are held at once."""
 
-Sampling = Literal["instance", "class-aware", "over", "under"]
+Sampling = Literal["instance", "class-aware", "over", "under", "square-root"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 
 
@@ -27,6 +27,8 @@ def sample_rows(labels: ArrayLike, sampling: Sampling, rng: np.random.Generator)
     - "under": as many random rows of each class as the smallest has, none twice (random undersampling).
     - "class-aware": as many draws as rows; each picks a class uniformly, then a row of it (Shen et al., "Relay
       Backpropagation", ECCV 2016; the class-balanced sampling of Kang et al., ICLR 2020).
+    - "square-root": about as many rows as there are, shared among the classes by the square roots of their sizes (the
+      square-root sampling of Kang et al.); none of a class comes again before all of it came.
 
     Classes are those that occur in ``labels``.
 
@@ -50,7 +52,21 @@ def sample_rows(labels: ArrayLike, sampling: Sampling, rng: np.random.Generator)
         ordered, starts = np.concatenate(members), np.cumsum([0, *sizes[:-1]])
         drawn = rng.integers(0, len(members), len(y))
         return np.asarray(ordered[starts[drawn] + rng.integers(0, np.asarray(sizes)[drawn])])
+    if sampling == "square-root":
+        quotas = _square_root_quotas(np.array(sizes))
+        return rng.permutation(np.concatenate([_cycled(rows, n, rng) for rows, n in zip(members, quotas, strict=True)]))
     raise ValueError(f"sampling is {sampling!r}; use {', '.join(SAMPLINGS)}")
+
+
+def _square_root_quotas(sizes: Ints) -> Ints:
+    """Rows of each class in an epoch, int64 (classes,), for class sizes >= 0: 0 for 0, at least 1 for the others."""
+    shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
+    return np.asarray(np.ceil(np.round(shares * sizes.sum(), 6)), dtype=np.int64)
+
+
+def _cycled(rows: Ints, count: int, rng: np.random.Generator) -> Ints:
+    """``count`` of ``rows`` in random order, each as often as any other, or once more."""
+    return np.concatenate([rng.permutation(rows) for _ in range(-(-count // len(rows)))])[:count]
 
 
 def seen_counts(labels: ArrayLike, classes: int, sampling: Sampling) -> Ints:
@@ -72,6 +88,8 @@ def seen_counts(labels: ArrayLike, classes: int, sampling: Sampling) -> Ints:
     }
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling is {sampling!r}; use {', '.join(SAMPLINGS)}")
+    if sampling == "square-root":
+        return _square_root_quotas(counts)
     return counts if sampling == "instance" else np.where(counts > 0, each[sampling], 0)
 
 
