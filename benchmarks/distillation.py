@@ -64,14 +64,16 @@ def run(*words: str | Path) -> None:
     subprocess.run([str(BIN / words[0]), *map(str, words[1:])], check=True, stdout=subprocess.DEVNULL)
 
 
-def students_of(teacher: Path, data: Path, build: Path, students: list[str], seed: int) -> dict[str, Path]:
-    """Distil and export what is not there yet; the folders of all networks, the teacher first."""
+def students_of(
+    teacher: Path, data: Path, build: Path, students: list[str], seed: int, size: str | None
+) -> dict[str, Path]:
+    """Distil and export what is not there yet; the folders of all networks, the teacher first. `size`: HEIGHTxWIDTH."""
     runs = {"teacher": teacher}
     for backbone in students:
         folder = build / backbone
         if not (folder / REPORT).exists():
             resume = ["--resume"] if folder.exists() else []
-            words = ["--backbone", backbone, "--seed", str(seed), *resume]
+            words = ["--backbone", backbone, "--seed", str(seed), *(["--size", size] if size else []), *resume]
             run("trainer", "distill", teacher, data, "--out", folder, *words)
         runs |= {f"{backbone}, taught": folder, f"{backbone}, alone": folder / ALONE}
     for folder in runs.values():
@@ -152,6 +154,7 @@ def main() -> int:
     parser.add_argument("data", type=Path, help="the DATA it was trained on")
     parser.add_argument("--build", type=Path, default=Path("build/distillation"), help="folder of the students' runs")
     parser.add_argument("--students", default=",".join(STUDENTS), help=f"backbones, default {','.join(STUDENTS)}")
+    parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="the students' input, default half the teacher's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--turns", type=int, default=11, help="measurements of each model's speed")
     parser.add_argument("--seconds", type=float, default=0.4, help="CPU seconds of each measurement")
@@ -162,7 +165,9 @@ def main() -> int:
         data = read_dataset(options.data)
         read_settings(options.teacher)
         options.build.mkdir(parents=True, exist_ok=True)
-        runs = students_of(options.teacher, options.data, options.build, options.students.split(","), options.seed)
+        runs = students_of(
+            options.teacher, options.data, options.build, options.students.split(","), options.seed, options.size
+        )
         rows, single = measure(runs, options.turns, options.seconds)
     except (InputError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

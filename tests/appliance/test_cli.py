@@ -82,11 +82,15 @@ def test_run_in_this_process_shows_progress_and_counts(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["verdicts", "--config", str(config), "--last", "10", "--json"])
     found = json.loads(shown.stdout)
     assert [row["seq"] for row in found] == list(range(11, 21))
-    assert found[0]["frame"] == "part-00000-ok.png"
-    assert found[0]["verdict"] == "PASS"
+    # batches that are judged side by side end in any order, and so do their rows
+    verdicts = {row["frame"]: row["verdict"] for row in found}
+    assert len(verdicts) == 10
+    assert verdicts["part-00000-ok.png"] == "PASS"
     lines = CliRunner().invoke(main, ["verdicts", "--config", str(config)]).stdout.splitlines()
     assert len(lines) == 20
-    assert "DEFECT" in lines[4]
+    scratched = [line for line in lines if "part-00004-" in line]
+    assert len(scratched) == 2
+    assert all("DEFECT" in line for line in scratched)
 
 
 def test_a_stop_before_the_first_part_is_clean(tmp_path: Path) -> None:
