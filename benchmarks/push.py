@@ -1,8 +1,8 @@
 """Pushing over SSH: what verification costs, a push to many devices against plain copies, cut connections.
 
 `python -m benchmarks.push` needs sshd (apt-get install openssh-server openssh-client); everything is on loopback. The
-devices are so many device roots behind a few servers, all on this one machine, which so does the devices' work as well.
-Writes build/push.json.
+devices are so many enrolled device roots behind a few servers, all on this one machine, which so does the devices' work
+as well. Writes build/push.json.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 from calibration.cli_support import emit, key_values
 from calibration.errors import InputError
 from deploy.bundle import write_bundle
+from deploy.install import Device
 from deploy.inventory import Ways
 from deploy.keys import KeyStore
 from deploy.rollout import Rollout, push
@@ -47,12 +48,17 @@ def big_bundle(path: Path, size: int) -> Path:
     return path
 
 
-def verification(folder: Path, bundle: Path, times: int) -> dict[str, float]:
-    """CPU ms of a whole verification on a device: signature, hash, archive, models. Median and the extremes."""
+def signed(folder: Path, bundle: Path) -> bytes:
+    """Sign a bundle with new keys; the root metadata that devices are enrolled with."""
     store = KeyStore(folder / "keys")
     store.init()
     store.sign(bundle, ("*",), 30)
-    record = enrolled((folder / "keys/root.json").read_bytes(), "press-1")
+    return (folder / "keys/root.json").read_bytes()
+
+
+def verification(root: bytes, bundle: Path, times: int) -> dict[str, float]:
+    """CPU ms of a whole verification on a device: signature, hash, archive, models. Median and the extremes."""
+    record = enrolled(root, "press-1")
     taken = []
     for _ in range(times):
         began = time.process_time()
@@ -91,8 +97,10 @@ def copies(bundle: Path, folder: Path, servers: list[Sshd], identity: Path, devi
     return timed(lambda: asyncio.run(all_of_them()))
 
 
-def pushes(bundle: Path, folder: Path, servers: list[Sshd], identity: Path, devices: int, jobs: int) -> float:
-    """Seconds for `deploy push` to so many fresh device roots."""
+def pushes(
+    bundle: Path, trusted: bytes, folder: Path, servers: list[Sshd], identity: Path, devices: int, jobs: int
+) -> float:
+    """Seconds for `deploy push` to so many fresh device roots, enrolled beforehand with the root metadata `trusted`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     lines = inventory(folder / "one.toml", identity, {"d": (servers[0], servers[0].port)}).read_text().splitlines()[:3]
@@ -100,6 +108,7 @@ def pushes(bundle: Path, folder: Path, servers: list[Sshd], identity: Path, devi
         server = servers[number % len(servers)]
         lines += [f"[devices.d{number}]", 'host = "127.0.0.1"', f"port = {server.port}"]
         lines += [f'host_key = "{server.host_key}"', f'root = "{folder / f"d{number}"}"']
+        Device(folder / f"d{number}").enrol(trusted, f"d{number}")
     listed = folder / "devices.toml"
     listed.write_text("\n".join(lines) + "\n")
     names = [f"d{number}" for number in range(devices)]
@@ -108,6 +117,8 @@ def pushes(bundle: Path, folder: Path, servers: list[Sshd], identity: Path, devi
         report = push(bundle, names, rollout=Rollout(jobs), ways=Ways(listed))
         if report.failed:
             raise InputError(f"{report.failed[0].address}: {report.failed[0].error}")
+        if not all(outcome.enrolled for outcome in report.devices):
+            raise InputError(f"{folder}: a device did not ask for the signature")
 
     return timed(all_of_them)
 
@@ -119,7 +130,7 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def fleet(work: Path, bundle: Path, devices: int, jobs: int, rounds: int) -> dict[str, Any]:
+def fleet(work: Path, bundle: Path, trusted: bytes, devices: int, jobs: int, rounds: int) -> dict[str, Any]:
     """Pushes against copies, in turns, so that both see the same machine."""
     identity = work / "identity"
     servers = [Sshd(work / f"server{number}", identity) for number in range(SERVERS)]
@@ -127,7 +138,7 @@ def fleet(work: Path, bundle: Path, devices: int, jobs: int, rounds: int) -> dic
         found = [
             (
                 copies(bundle, work / "copies", servers, identity, devices, jobs),
-                pushes(bundle, work / "roots", servers, identity, devices, jobs),
+                pushes(bundle, trusted, work / "roots", servers, identity, devices, jobs),
             )
             for _ in range(rounds)
         ]
@@ -176,10 +187,11 @@ def main(cuts: int, seed: int, devices: int, jobs: int, rounds: int, mb: int, as
             result: dict[str, Any] = {"cuts": cut(work, cuts, seed)}
         else:
             bundle = big_bundle(work / "big.lgb", mb * 1_000_000)
+            trusted = signed(work, bundle)
             result = {
                 "bytes": bundle.stat().st_size,
-                "verification_cpu_ms": verification(work, bundle, 15),
-                "fleet": fleet(work, bundle, devices, jobs, rounds),
+                "verification_cpu_ms": verification(trusted, bundle, 15),
+                "fleet": fleet(work, bundle, trusted, devices, jobs, rounds),
             }
     out = Path("build") / ("push-cuts.json" if cuts else "push.json")
     out.parent.mkdir(exist_ok=True)
