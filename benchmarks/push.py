@@ -2,7 +2,8 @@
 
 `python -m benchmarks.push` needs sshd (apt-get install openssh-server openssh-client); everything is on loopback. The
 devices are so many enrolled device roots behind a few servers, all on this one machine, which so does the devices' work
-as well. Writes build/push.json.
+as well, but for starting Python on each (see benchmarks.simulated_devices; `--cold` counts that too). Writes
+build/push.json.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import asyncssh
 import click
 import numpy as np
 
+from benchmarks.simulated_devices import DeviceHost
 from calibration.cli_support import emit, key_values
 from calibration.errors import InputError
 from deploy.bundle import write_bundle
@@ -34,7 +36,7 @@ from deploy.rollout import Rollout, push
 from deploy.ssh import CIPHERS
 from deploy.trust import enrolled, open_verified, read_signature, verify
 from tests.support.cuts import campaign
-from tests.support.sshd import KEYGEN, SSHD, Sshd, inventory
+from tests.support.sshd import KEYGEN, SSHD, Sshd
 from tests.support.tiny import tiny_contents
 
 SERVERS = 4
@@ -98,12 +100,15 @@ def copies(bundle: Path, folder: Path, servers: list[Sshd], identity: Path, devi
 
 
 def pushes(
-    bundle: Path, trusted: bytes, folder: Path, servers: list[Sshd], identity: Path, devices: int, jobs: int
+    bundle: Path, trusted: bytes, folder: Path, servers: list[Sshd], login: tuple[Path, Path], devices: int, jobs: int
 ) -> float:
-    """Seconds for `deploy push` to so many fresh device roots, enrolled beforehand with the root metadata `trusted`."""
+    """Seconds for `deploy push` to so many fresh device roots, enrolled beforehand with the root metadata `trusted`.
+
+    `login`: the private key, and the program that answers on a device.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    lines = inventory(folder / "one.toml", identity, {"d": (servers[0], servers[0].port)}).read_text().splitlines()[:3]
+    lines = ["[ssh]", f'identity = "{login[0]}"', f'program = "{login[1]}"']
     for number in range(devices):
         server = servers[number % len(servers)]
         lines += [f"[devices.d{number}]", 'host = "127.0.0.1"', f"port = {server.port}"]
@@ -130,24 +135,28 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def fleet(work: Path, bundle: Path, trusted: bytes, devices: int, jobs: int, rounds: int) -> dict[str, Any]:
+def fleet(work: Path, bundle: Path, trusted: bytes, devices: int, jobs: int, rounds: int, cold: bool) -> dict[str, Any]:
     """Pushes against copies, in turns, so that both see the same machine."""
-    identity = work / "identity"
+    identity, host = work / "identity", None if cold else DeviceHost(work)
+    program = host.program if host else Path(sys.executable).with_name("deploy")
     servers = [Sshd(work / f"server{number}", identity) for number in range(SERVERS)]
     try:
         found = [
             (
                 copies(bundle, work / "copies", servers, identity, devices, jobs),
-                pushes(bundle, trusted, work / "roots", servers, identity, devices, jobs),
+                pushes(bundle, trusted, work / "roots", servers, (identity, program), devices, jobs),
             )
             for _ in range(rounds)
         ]
     finally:
         for server in servers:
             server.stop()
+        if host:
+            host.stop()
     return {
         "devices": devices,
         "jobs": jobs,
+        "cold": cold,
         "copies_s": spread([copied for copied, _ in found]),
         "push_s": spread([pushed for _, pushed in found]),
         "ratio": spread([pushed / copied for copied, pushed in found]),
@@ -175,8 +184,9 @@ def cut(work: Path, number: int, seed: int) -> dict[str, Any]:
 @click.option("--jobs", default=8, show_default=True, help="Devices at once.")
 @click.option("--rounds", default=3, show_default=True, help="How often pushes and copies take turns.")
 @click.option("--mb", default=20, show_default=True, help="Size of the bundle in MB.")
+@click.option("--cold", is_flag=True, help="Start Python on this machine for each device, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(cuts: int, seed: int, devices: int, jobs: int, rounds: int, mb: int, as_json: bool) -> None:
+def main(cuts: int, seed: int, devices: int, jobs: int, rounds: int, mb: int, cold: bool, as_json: bool) -> None:
     """Measure pushes, or cut them."""
     if SSHD is None or KEYGEN is None:
         click.echo("error: no sshd here: apt-get install openssh-server openssh-client", err=True)
@@ -191,7 +201,7 @@ def main(cuts: int, seed: int, devices: int, jobs: int, rounds: int, mb: int, as
             result = {
                 "bytes": bundle.stat().st_size,
                 "verification_cpu_ms": verification(trusted, bundle, 15),
-                "fleet": fleet(work, bundle, trusted, devices, jobs, rounds),
+                "fleet": fleet(work, bundle, trusted, devices, jobs, rounds, cold),
             }
     out = Path("build") / ("push-cuts.json" if cuts else "push.json")
     out.parent.mkdir(exist_ok=True)

@@ -6,8 +6,12 @@ here, before the command line with everything it can do is imported, which costs
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+# Nothing that another package has plugged into pydantic is to run where bundles are verified, nor to be looked for.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 from calibration.errors import InputError
 from calibration.text import one_line

@@ -176,8 +176,8 @@ def parse_bundle(data: bytes, path: Path, sha256: str | None = None) -> Bundle:
     Raises:
         BundleError: as open_bundle.
     """
-    payload = _verified_payload(data, path)
-    members = _members(payload, path)
+    _check_sealed(data, path)
+    members = _members(data, path)
     try:
         raw: Any = json.loads(members["manifest.json"])
         version = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -200,7 +200,7 @@ def parse_bundle(data: bytes, path: Path, sha256: str | None = None) -> Bundle:
     return Bundle(path, sha256 or hashlib.sha256(data).hexdigest(), manifest, MappingProxyType(members))
 
 
-def _verified_payload(data: bytes, path: Path) -> bytes:
+def _check_sealed(data: bytes, path: Path) -> None:
     if len(data) > MAX_BYTES:
         raise BundleError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; no bundle is")
     if len(data) < HEADER or data[:8] != MAGIC:
@@ -212,16 +212,19 @@ def _verified_payload(data: bytes, path: Path) -> bytes:
         raise BundleError(f"{path}: damaged (its checksum does not match); copy or make the bundle again")
     if version != FORMAT:
         raise BundleError(f"{path}: bundle format {version}; this program reads format {FORMAT}")
-    return data[HEADER:]
 
 
-def _members(payload: bytes, path: Path) -> dict[str, bytes]:
-    """The archive's files. Names, number, kind and sizes are checked before anything is read."""
-    _check_directory(payload, path)
+def _members(data: bytes, path: Path) -> dict[str, bytes]:
+    """The archive's files. Names, number, kind and sizes are checked before anything is read.
+
+    zipfile is given the whole bundle, and looks for the archive behind its header: a copy without it costs as much as
+    a hash does.
+    """
+    _check_directory(data, path)
     try:
-        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-            _check_entries(entries, len(payload), path)
+            _check_entries(entries, len(data) - HEADER, path)
             return {entry.filename: archive.read(entry) for entry in entries}
     except BundleError:
         raise
@@ -239,12 +242,15 @@ def _members(payload: bytes, path: Path) -> dict[str, bytes]:
         raise BundleError(f"{path}: the archive inside is not readable ({error})") from None
 
 
-def _check_directory(payload: bytes, path: Path) -> None:
+def _check_directory(data: bytes, path: Path) -> None:
     """The end record is the last 22 bytes (no comment, no ZIP64), so that its numbers are those zipfile goes by."""
-    end = payload[-22:]
-    if len(end) < 22 or end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0" or payload[-42:-38] == b"PK\x06\x07":
+    end = data[max(HEADER, len(data) - 22) :]
+    if len(end) < 22 or end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0" or data[-42:-38] == b"PK\x06\x07":
         raise BundleError(f"{path}: the archive inside is not readable; make the bundle again")
-    if int.from_bytes(end[12:16], "little") > MAX_DIRECTORY:
+    directory, begins = int.from_bytes(end[12:16], "little"), int.from_bytes(end[16:20], "little")
+    if HEADER + begins + directory + len(end) != len(data):
+        raise BundleError(f"{path}: its list of members is not where the archive ends; refused")
+    if directory > MAX_DIRECTORY:
         raise BundleError(f"{path}: its list of members is longer than {MAX_DIRECTORY} bytes; refused")
 
 

@@ -227,6 +227,10 @@ def test_members_that_overlap_are_refused() -> None:
     assert "claim more bytes than the archive has" in refusal(seal(bytes(payload)))
 
 
+def test_an_archive_behind_other_bytes_is_refused(good: bytes) -> None:
+    assert "list of members is not where the archive ends" in refusal(seal(b"#!/bin/sh\n" + good[52:]))
+
+
 def test_no_manifest_is_a_clear_error(members: Mapping[str, bytes]) -> None:
     """The empty archive too."""
     assert "no manifest.json inside" in refusal(pack([("report.html", b"")]))
