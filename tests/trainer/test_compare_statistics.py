@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
 
-from calibration.metrics import ece, nll, softmax
+from calibration.metrics import auroc, ece, nll, softmax
 from calibration.risk import escape_at_overkill
 from calibration.temperature import fit_temperature
 from trainer.compare.statistics import (
     Outcome,
     Pooled,
     Truth,
+    aligned,
     chosen_by_validation,
     difference,
     differences,
@@ -106,12 +107,34 @@ def test_levels_are_those_of_the_out_of_fold_predictions() -> None:
         np.mean([balanced_accuracy_score(LABELS, y) for y in said])
     )
     assert found["macro_f1"].value == pytest.approx(np.mean([f1_score(LABELS, y, average="macro") for y in said]))
+    scores = [aligned(1 - p[:, 0], LABELS != 0, c) for p, c in zip(pooled.after, pooled.cells, strict=True)]
     assert found["escape"].value == pytest.approx(
-        np.mean([escape_at_overkill(1 - p[:, 0], LABELS != 0, 0.1) for p in pooled.after])
+        np.mean([escape_at_overkill(one, LABELS != 0, 0.1) for one in scores])
     )
+    assert found["auroc"].value == pytest.approx(np.mean([roc_auc_score(LABELS != 0, one) for one in scores]))
     recall = np.mean([recall_score(LABELS, y, average=None) for y in said], axis=0)
     assert [by_class[name].value for name in TRUTH.classes] == pytest.approx(recall.tolist())
     assert all(value.low <= value.value <= value.high for value in by_class.values())
+
+
+def test_scores_of_models_that_differ_in_level_are_ranked_by_what_each_rejects() -> None:
+    """One model says 0.6 to 0.9 where the other says 0.1 to 0.4: by one raw threshold half of the defects escape."""
+    raw = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+    bad = np.array([False, False, False, True] * 2)
+    scores = aligned(raw, bad, np.repeat([0, 1], 4))
+    assert scores.tolist() == pytest.approx([1 / 6, 1 / 2, 5 / 6, 1] * 2)
+    assert (escape_at_overkill(raw, bad, 0.1), escape_at_overkill(scores, bad, 0.1)) == (0.5, 0)
+    assert aligned(raw, np.ones(8, np.bool_), np.zeros(8, np.int64)).tolist() == [0.5] * 8
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.data())
+def test_within_one_model_aligning_changes_no_point_of_the_curve(values: list[float], data: st.DataObject) -> None:
+    bad = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    raw = np.array(values)
+    scores = aligned(raw, bad, np.zeros(len(raw), np.int64))
+    if bad.any() and not bad.all():
+        assert auroc(scores, bad) == pytest.approx(auroc(raw, bad))
+        assert escape_at_overkill(scores, bad, 0.1) == pytest.approx(escape_at_overkill(raw, bad, 0.1))
 
 
 def test_the_temperature_is_the_validation_folds_and_changes_no_verdict() -> None:
@@ -132,7 +155,7 @@ def test_verdicts_that_a_calibration_changes_are_counted() -> None:
     pooled = pool(outcomes(1.5), TRUTH)
     altered = pooled.after[1].copy()
     altered[[3, 7]] = np.roll(altered[[3, 7]], 1, axis=1)
-    assert Pooled(pooled.before, (pooled.after[0], altered)).changed == 2
+    assert Pooled(pooled.before, (pooled.after[0], altered), pooled.cells).changed == 2
 
 
 def test_an_image_that_no_fold_judged_is_an_error() -> None:

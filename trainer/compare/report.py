@@ -13,7 +13,7 @@ from trainer.compare import charts
 from trainer.compare.folds import INNER, Protocol
 from trainer.compare.recipes import BASELINE
 from trainer.compare.run import CHOSEN, Comparison, Row, Table
-from trainer.compare.statistics import Difference
+from trainer.compare.statistics import Difference, aligned
 
 FIGURES = {
     "macro_f1": "macro-F1",
@@ -164,8 +164,9 @@ def _charts(comparison: Comparison, table: Table) -> str:
     is_defect, best = truth.labels != truth.ok_index, _best(table.rows)
     curves = []
     for name in dict.fromkeys((BASELINE, best, CHOSEN)):
-        first = table.pooled[name].after[0]
-        curves.append((f"{name} (first seed)", escape_overkill_curve(1 - first[:, truth.ok_index], is_defect)))
+        pooled = table.pooled[name]
+        scores = aligned(1 - pooled.after[0][:, truth.ok_index], is_defect, pooled.cells[0])
+        curves.append((f"{name} (first seed)", escape_overkill_curve(scores, is_defect)))
     made.append(charts.escape_chart(curves, comparison.overkill))
     return '<div class="charts">' + "".join(f"<figure>{svg}</figure>" for svg in made) + "</div>"
 

@@ -51,27 +51,53 @@ class Outcome:
         return fit_temperature(self.val_logits, truth.labels[self.val])
 
 
-Statistic = Callable[[Floats, Floats, Ints], float]
-"""Of probabilities before and after temperature, float64 (n, classes) each, and labels int64 (n,)."""
+Statistic = Callable[[Floats, Floats, Ints, Ints], float]
+"""Of probabilities before and after temperature, float64 (n, classes) each, labels and cells, int64 (n,) each."""
 
 
 def statistics(truth: Truth, overkill: float) -> dict[str, Statistic]:
-    """The figures of a table, by name; shares in 0..1, NLL in nats, NaN where a kind of part is missing."""
+    """The figures of a table, by name; shares in 0..1, NLL in nats, NaN where a kind of part is missing.
+
+    Escape and AUROC are of `aligned` scores: each cell has a threshold of its own, as a model in use has.
+    """
     ok, n = truth.ok_index, len(truth.classes)
 
-    def escape(_: Floats, p: Floats, y: Ints) -> float:
-        return escape_at_overkill(1 - p[:, ok], y != ok, overkill)
+    def escape(_: Floats, p: Floats, y: Ints, cells: Ints) -> float:
+        return escape_at_overkill(aligned(1 - p[:, ok], y != ok, cells), y != ok, overkill)
 
     return {
-        "macro_f1": lambda _, p, y: macro_f1(p.argmax(1), y, n),
-        "balanced_accuracy": lambda _, p, y: balanced_accuracy(p.argmax(1), y, n),
+        "macro_f1": lambda _, p, y, __: macro_f1(p.argmax(1), y, n),
+        "balanced_accuracy": lambda _, p, y, __: balanced_accuracy(p.argmax(1), y, n),
         "escape": escape,
-        "auroc": lambda _, p, y: auroc(1 - p[:, ok], y != ok),
-        "ece_before": lambda raw, _, y: ece(raw, y),
-        "ece": lambda _, p, y: ece(p, y),
-        "nll_before": lambda raw, _, y: nll(raw, y),
-        "nll": lambda _, p, y: nll(p, y),
+        "auroc": lambda _, p, y, cells: auroc(aligned(1 - p[:, ok], y != ok, cells), y != ok),
+        "ece_before": lambda raw, _, y, __: ece(raw, y),
+        "ece": lambda _, p, y, __: ece(p, y),
+        "nll_before": lambda raw, _, y, __: nll(raw, y),
+        "nll": lambda _, p, y, __: nll(p, y),
     }
+
+
+def aligned(defect_probability: Floats, is_defect: NDArray[np.bool_], cells: Ints) -> Floats:
+    """Each part's score as the share (0..1) of the good parts judged by the same model that score less, ties half.
+
+    So the scores of several models can be ranked together: their ROC curve is the covariate-adjusted one (Janes &
+    Pepe, Biometrika 96, 2009), the covariate being the cell, and each cell rejects as large a share of its good parts.
+    One threshold for raw scores of several models is a point that none of them works at.
+
+    Args:
+        defect_probability: float64 (n,). is_defect: bool (n,). cells: int64 (n,), which model judged the part.
+
+    Returns:
+        float64 (n,); 0.5 throughout a cell without good parts.
+    """
+    shares = np.full(len(cells), 0.5)
+    for cell in np.unique(cells):
+        rows = cells == cell
+        good = np.sort(defect_probability[rows & ~is_defect])
+        if len(good):
+            below, upto = (np.searchsorted(good, defect_probability[rows], side) for side in ("left", "right"))
+            shares[rows] = (below + upto) / (2 * len(good))
+    return shares
 
 
 def selection_score(outcome: Outcome, truth: Truth, overkill: float) -> float:
@@ -80,16 +106,21 @@ def selection_score(outcome: Outcome, truth: Truth, overkill: float) -> float:
     """
     p, y = softmax(outcome.val_logits / outcome.temperature(truth)), truth.labels[outcome.val]
     named = statistics(truth, overkill)
-    found = (named["balanced_accuracy"](p, p, y), 1 - named["escape"](p, p, y))
+    alone = np.zeros_like(y)
+    found = (named["balanced_accuracy"](p, p, y, alone), 1 - named["escape"](p, p, y, alone))
     return float(np.nanmean(found))
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """Out-of-fold probabilities of every image, one (n, classes) array a seed, before and after temperature."""
+    """Out-of-fold probabilities of every image, one (n, classes) array a seed, before and after temperature.
+
+    ``cells``: which cell of the seed has judged it, int64 (n,) each.
+    """
 
     before: tuple[Floats, ...]
     after: tuple[Floats, ...]
+    cells: tuple[Ints, ...]
 
     @property
     def changed(self) -> int:
@@ -103,17 +134,20 @@ def pool(outcomes: Sequence[Outcome], truth: Truth) -> Pooled:
 
     Raises ValueError where a seed's folds do not hold every image once.
     """
-    before, after = [], []
+    before, after, cells = [], [], []
     for seed in sorted({outcome.seed for outcome in outcomes}):
         raw, scaled = (np.full((len(truth.labels), len(truth.classes)), np.nan) for _ in range(2))
+        fold = np.zeros(len(truth.labels), np.int64)
         for outcome in (o for o in outcomes if o.seed == seed):
             raw[outcome.test] = softmax(outcome.test_logits)
             scaled[outcome.test] = softmax(outcome.test_logits / outcome.temperature(truth))
+            fold[outcome.test] = outcome.fold
         if np.isnan(raw).any():
             raise ValueError(f"seed {seed}: {int(np.isnan(raw).any(axis=1).sum())} images were judged by no fold")
         before.append(raw)
         after.append(scaled)
-    return Pooled(tuple(before), tuple(after))
+        cells.append(fold)
+    return Pooled(tuple(before), tuple(after), tuple(cells))
 
 
 def levels(pooled: Pooled, truth: Truth, overkill: float, draws: int) -> dict[str, Interval]:
@@ -125,7 +159,7 @@ def recalls(pooled: Pooled, truth: Truth, draws: int) -> dict[str, Interval]:
     """Recall of each class, likewise."""
 
     def recall(label: int) -> Statistic:
-        def share(_: Floats, p: Floats, y: Ints) -> float:
+        def share(_: Floats, p: Floats, y: Ints, __: Ints) -> float:
             row = confusion(p.argmax(1), y, len(truth.classes))[label]
             return float(row[label] / row.sum()) if row.sum() else math.nan
 
@@ -137,8 +171,8 @@ def recalls(pooled: Pooled, truth: Truth, draws: int) -> dict[str, Interval]:
 def _level(figure: Statistic, pooled: Pooled, truth: Truth, draws: int) -> Interval:
     def mean(rows: Ints) -> float:
         y = truth.labels[rows]
-        pairs = zip(pooled.before, pooled.after, strict=True)
-        return float(np.mean([figure(raw[rows], p[rows], y) for raw, p in pairs]))
+        seeds = zip(pooled.before, pooled.after, pooled.cells, strict=True)
+        return float(np.mean([figure(raw[rows], p[rows], y, cells[rows]) for raw, p, cells in seeds]))
 
     return bootstrap(mean, len(truth.labels), truth.groups, draws)
 
@@ -177,7 +211,7 @@ def _by_cell(outcomes: Sequence[Outcome], truth: Truth, overkill: float) -> dict
         raw, y = softmax(outcome.test_logits), truth.labels[outcome.test]
         scaled = softmax(outcome.test_logits / outcome.temperature(truth))
         for name, figure in figures.items():
-            found[name].append(figure(raw, scaled, y))
+            found[name].append(figure(raw, scaled, y, np.zeros_like(y)))
     return {name: np.array(values) for name, values in found.items()}
 
 
