@@ -173,12 +173,11 @@ class Device:
                 self._steps.step(record, slots, "repair", holder, slots[holder])
             return slots
 
-    def activate(self, sha256: str | None = None, verified: bool = False) -> Slots:
+    def activate(self, sha256: str | None = None) -> Slots:
         """The staged bundle judges, on trial. Its file is verified first.
 
         Args:
             sha256: the bundle that is expected to be staged; None takes whichever is.
-            verified: the caller has just staged this very bundle, and so verified it.
 
         Raises:
             DeviceBusy: another bundle was staged meanwhile. Otherwise as `stage`.
@@ -188,8 +187,7 @@ class Device:
             after = record.slots().activate()
             if sha256 is not None and after.active_slot is not None and after.active_slot.sha256 != sha256:
                 raise DeviceBusy(f"{self.root}: BUSY, another bundle was staged meanwhile; push again")
-            whole = verified or after.active is None or holds(self.root, after.active, after[after.active].sha256)
-            if after.active is not None and not whole:
+            if after.active is not None and not holds(self.root, after.active, after[after.active].sha256):
                 raise DeviceError(f"{slot_path(self.root, after.active)}: damaged since it was staged; push it again")
             self._steps.step(record, after, "activate", after.active, after.active_slot)
             return after

@@ -78,7 +78,6 @@ class Session:
         self._root, self._pipe = root, pipe
         self._lock = ExitStack()
         self._begun: tuple[protocol.Begin, Incoming] | None = None
-        self._staged = ""
 
     def run(self) -> None:
         """Answer until the workstation hangs up. Raises TransportError, ProtocolError where it does so rudely."""
@@ -116,7 +115,7 @@ class Session:
         if isinstance(request, protocol.Finish):
             return self._finish()
         if isinstance(request, protocol.Activate):
-            self._device(request.who).activate(request.sha256, verified=request.sha256 == self._staged)
+            self._device(request.who).activate(request.sha256)
             self._lock.close()
         if isinstance(request, protocol.Rollback):
             self._device(request.who).rollback(request.reason)
@@ -144,7 +143,6 @@ class Session:
         try:
             if request.kind == "stage":
                 device.stage(incoming.path, take=True)
-                self._staged = request.sha256
             else:
                 device.repair(incoming.path, take=True)
         finally:
