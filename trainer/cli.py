@@ -66,6 +66,7 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
     help="How maps become features: mean, mean+max, bilinear or parts. Default: as the recipe has it.",
 )
 @click.option("--anomaly", is_flag=True, help="Let the distance to good parts join the score, for defects never seen.")
+@click.option("--places", is_flag=True, help="Let single places of a frame vote on its class too, for small defects.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted training that RUN holds.")
 @click.option("--force", is_flag=True, help="Delete the training that RUN holds and start anew.")
 @json_option
@@ -78,6 +79,7 @@ def train_command(
     backbone: str | None,
     pooling: str | None,
     anomaly: bool,
+    places: bool,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -89,7 +91,7 @@ def train_command(
     from trainer.recipes import RECIPES
     from trainer.train import train
 
-    chosen: dict[str, Any] = {"backbone": backbone, "pooling": pooling, "anomaly": anomaly}
+    chosen: dict[str, Any] = {"backbone": backbone, "pooling": pooling, "anomaly": anomaly, "places": places}
     plan = replace(RECIPES[recipe], **{name: value for name, value in chosen.items() if value})
     with stages() as progress:
         result = train(dataset, run, plan, seed, size, progress)

@@ -65,11 +65,14 @@ def fit_head(
 
     Args:
         model: its head is overwritten.
-        features: float32 (n, model.features), pooled. targets: float32 (n, classes), rows summing to 1.
+        features: float32 (n, model.features); the pooled ones among them are learned from.
+        targets: float32 (n, classes), rows summing to 1.
         val_features: float32 (m, model.features). val_labels: int64 (m,).
         recipe: its head_penalties and gamma are used.
         class_weights: float32 (classes,).
     """
+    pooled = sum(model.pooled_sizes)
+    features, val_features = features[:, :pooled], val_features[:, :pooled]
     with torch.no_grad():
         model.feature_mean.copy_(torch.from_numpy(features.mean(0)))
         model.feature_scale.copy_(torch.from_numpy(1 / feature_spread(features, model.pooled_sizes)))

@@ -1,21 +1,28 @@
-"""What a classifier is given before and after its weights learn: a start for learned pooling, and the good parts."""
+"""What a classifier is given before and after its weights learn: a start for learned pooling, good parts, places."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from calibration.temperature import fit_temperature
-from trainer.features import FORWARD_BATCH, Activations
+from trainer.features import FORWARD_BATCH, Activations, Progress, embed_all, silent
+from trainer.head import validation_score
 from trainer.models.classifier import Classifier
 
 START_FRAMES = 256
 PLACES = 32
 """Training frames, and places of the stride-16 map in each, that learned pooling starts from."""
+
+EPOCHS, BATCH, RATE, DECAY, SMOOTHING, LEAST_STEPS = 12, 32, 2e-3, 0.05, 0.05, 8
+"""How the votes of places are learned."""
+
+STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def start_pooling(model: Classifier, activations: Activations, labels: NDArray[np.int64], seed: int) -> None:
@@ -87,3 +94,65 @@ def fit_anomaly(
             ok_index,
         )
         model.anomaly.temper(temperature)
+
+
+def fit_places(
+    model: Classifier,
+    activations: Activations,
+    labels: NDArray[np.int64],
+    held_out: Activations,
+    held_out_labels: NDArray[np.int64],
+    seed: int,
+    progress: Progress = silent,
+) -> None:
+    """Let single places vote, on the network as it is at last; nothing without `places`. See trainer.models.places.
+
+    Rare classes are drawn by the square roots of their shares, and what is left of the shares is told to the loss
+    (logit adjustment, Menon et al. 2021). The strength is the one of STRENGTHS with which the validation fold scores
+    best; 0, the network as it was, is among them.
+
+    Args:
+        activations: of the training frames. labels: int64 (n,), theirs. held_out, held_out_labels: of the validation
+            fold.
+    """
+    places = model.places
+    if places is None:
+        return
+    model.eval()
+    counts = np.bincount(labels, minlength=model.config.classes)
+    shares = np.sqrt(counts) / np.sqrt(counts).sum()
+    prior = torch.from_numpy(np.log(np.maximum(shares, 1e-12))).float()
+    chance = 1 / np.sqrt(counts[labels])
+    rng = np.random.default_rng([9, seed])
+    steps = EPOCHS * max(len(labels) // BATCH, LEAST_STEPS)
+
+    def drawn() -> tuple[Tensor, Tensor]:
+        rows = rng.choice(len(labels), BATCH, p=chance / chance.sum())
+        lower = activations.get(rows, rng.integers(0, len(activations.copies), BATCH))
+        with torch.no_grad():
+            return model.backbone.middle(lower, activations.stages), torch.from_numpy(labels[rows])
+
+    first = torch.cat([drawn()[0] for _ in range(START_FRAMES // BATCH)])
+    learned = places.start(first.transpose(0, 1).flatten(1).T, torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed * 10_007 + 9)  # of dropout
+    optimiser = torch.optim.AdamW(learned, lr=RATE, weight_decay=DECAY)
+    places.train().requires_grad_(True)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+        mid, wanted = drawn()
+        loss = nn.functional.cross_entropy(places.evidence(mid) + prior, wanted, label_smoothing=SMOOTHING)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        progress("places", step + 1, steps)
+    places.eval().requires_grad_(False)
+    votes = embed_all(model, held_out, silent, "")[0]
+    logits = []
+    with torch.no_grad():
+        for strength in STRENGTHS:
+            scaled = votes.copy()
+            scaled[:, -model.config.classes :] *= strength
+            logits.append(model.classify(torch.from_numpy(scaled)).numpy())
+    scores = [validation_score(each, held_out_labels)[0] for each in logits]
+    places.strength.fill_(STRENGTHS[int(np.argmin(scores))])

@@ -54,6 +54,7 @@ class Recipe:
         crops: >= 0, places that attention cropping looks at in full resolution; 0 looks at the frame as a whole alone.
         anomaly: the distance of a part to the good training parts joins the score, for defects that no class of the
             training set stands for: see trainer.models.anomaly.
+        places: single places of a frame vote on its class too, for small defects: see trainer.models.places.
         head_penalties: L2 strengths tried for the head on frozen, standardised features; validation picks one.
     """
 
@@ -82,6 +83,7 @@ class Recipe:
     soft_labels: bool = True
     crops: int = 0
     anomaly: bool = False
+    places: bool = False
     head_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
 
     def __post_init__(self) -> None:
@@ -115,8 +117,8 @@ class Recipe:
                 raise InputError(f"recipe {self.name}: {name} is {getattr(self, name)!r}, out of range")
         if self.crops and self.epochs:
             raise InputError(f"recipe {self.name}: crops need a frozen backbone; set epochs to 0")
-        if self.crops and (self.anomaly or self.pooling in ("bilinear", "parts")):
-            raise InputError(f"recipe {self.name}: crops go with pooling mean or mean+max, and without anomaly")
+        if self.crops and (self.anomaly or self.places or self.pooling in ("bilinear", "parts")):
+            raise InputError(f"recipe {self.name}: crops go with pooling mean or mean+max, without anomaly and places")
         if self.smote and self.sampling != "instance":
             raise InputError(f"recipe {self.name}: smote makes classes equal already; set sampling to 'instance'")
         if self.smote and self.epochs and not self.retrain_head:

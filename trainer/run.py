@@ -125,6 +125,7 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
             dropout=recipe.dropout,
             flip_average=recipe.flip_average,
             anomaly=recipe.anomaly,
+            places=recipe.places,
         ),
         spec=spec_for(dataset, height, width),
         size_reason=reason,

@@ -28,7 +28,7 @@ from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.losses import focal_loss, sample_weights
 from trainer.models.attention_crop import AttentionCrop, build
 from trainer.models.classifier import Classifier, save_run_model
-from trainer.prepare import fit_anomaly, start_pooling
+from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.recipes import Recipe
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, claim, plan, scores_of, write_json
 
@@ -116,6 +116,8 @@ def train(
         frames = lower.of(np.arange(len(lower)), "none")
         features, val = (embed_all(model.eval(), part, progress, "good parts")[0] for part in (frames, lower_val))
         fit_anomaly(model, features, fold.train.labels, val, fold.val.labels, dataset.ok_index)
+    if recipe.places:
+        fit_places(model, lower, fold.train.labels, lower_val, fold.val.labels, seed, progress)
     save_run_model(model, dataset.classes, run / MODEL)
     for name in ("val", "test"):
         logits = predict(model, splits[name].images, progress, f"scoring {name}")

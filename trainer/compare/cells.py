@@ -22,7 +22,7 @@ from trainer.features import COPIES, Activations, Progress, embed_all, silent
 from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import prior_offset
 from trainer.models.classifier import Classifier, Flips
-from trainer.prepare import fit_anomaly, start_pooling
+from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.run import write_json
 from trainer.train import Fold, fine_tune, start, start_head
 
@@ -70,12 +70,16 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
         _start(look, fold, split)
     prior = fold.seen * fold.class_weights.numpy()
     log_prior = prior_offset(prior, 1.0).numpy()
-    if recipe.anomaly:
+    if recipe.anomaly or recipe.places:
         adjust_bias(look.model, prior, recipe.tau)  # the evidence is weighed against adjusted logits
         log_prior = np.zeros_like(log_prior)
+    if recipe.anomaly:
         train, held_out = (look.at(rows, "none", recipe.jitter)[0] for rows in (split.train, split.val))
         ok_index = store.dataset.ok_index
         fit_anomaly(look.model, train, fold.train.labels, held_out, fold.val.labels, ok_index)
+    if recipe.places:
+        lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
+        fit_places(look.model, lower, fold.train.labels, lower_val, fold.val.labels, fold.seed)
     val, test = (_classify(look.model, look.at(rows, recipe.flip_average)) for rows in (split.val, split.test))
     seconds = time.process_time() - begun + earlier
     return Cell(val, test, log_prior, epochs, seconds, store.images_per_second(candidate))
@@ -85,13 +89,13 @@ class _Look:
     """Pooled features of any images: the shared ones while the network is as ImageNet left it, else its own.
 
     Attributes:
-        is_own: the network has learned, or its pooling learns: what it computes is of this cell alone.
+        is_own: the network has learned, or its pooling or places learn: what it computes is of this cell alone.
     """
 
     def __init__(self, model: Classifier, candidate: Candidate, store: Store) -> None:
         self.model, self.candidate, self.store = model, candidate, store
         self.copies = widest(candidate.recipe)
-        self.is_own = next(model.pooling.parameters(), None) is not None
+        self.is_own = next(model.pooling.parameters(), None) is not None or model.places is not None
 
     def prepare(self) -> None:
         """Have all that cells share computed, so that no cell's time holds it."""

@@ -67,6 +67,7 @@ CANDIDATES = (
     _frozen("bilinear", "bilinear pooling of the stride-16 map added (Lin 2015)", pooling="bilinear"),
     _frozen("parts", "eight places found by attention added (after Zheng 2017)", pooling="parts"),
     _frozen("anomaly", "Mahalanobis distance to the good parts joins the score", anomaly=True),
+    _frozen("places", "single places of a frame vote on its class too, logit adjustment, tau 1", tau=1.0, places=True),
     _frozen(
         "mirrored", "learns from four mirrored views and answers with their mean", flips="both", flip_average="both"
     ),
@@ -76,6 +77,8 @@ CANDIDATES = (
     _tuned("fine-tuned", "upper two stages learn too, flip averaging"),
     _tuned("fine-tuned-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
     _tuned("fine-tuned-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
+    _tuned("fine-tuned-places", "the same, and single places of a frame vote too", tau=1.0, places=True),
+    _tuned("fine-tuned-both", "the same with that distance and those votes", tau=1.0, anomaly=True, places=True),
     _tuned("fine-tuned-balanced", "the same with class-balanced weights, beta 0.99", balance=0.99),
     _tuned(
         "decoupled",

@@ -108,7 +108,8 @@ class Store:
         """Hash of all that decides what is learned from a split. The name takes no part, nor logit adjustment where it
         is one subtraction at the end; nor do fields at their default, so that a new field costs no new training.
         """
-        left_out = ("name",) if candidate.recipe.anomaly else ("name", "tau")
+        adjusted_first = candidate.recipe.anomaly or candidate.recipe.places
+        left_out = ("name",) if adjusted_first else ("name", "tau")
         recipe = candidate.recipe.to_json()
         usual = Recipe("").to_json()
         unusual = {field: value for field, value in recipe.items() if value != usual[field]}
@@ -117,7 +118,7 @@ class Store:
 
     def backbone_fingerprint(self, candidate: Candidate) -> str:
         """Hash of all that decides how the upper stages learn: recipes that differ in the head alone share them."""
-        learned_by = replace(candidate.recipe.of_the_backbone, tau=0.0, anomaly=False)
+        learned_by = replace(candidate.recipe.of_the_backbone, tau=0.0, anomaly=False, places=False)
         return self.fingerprint(replace(candidate, recipe=learned_by))
 
     def _key(self, candidate: Candidate, *parts: object) -> str:

@@ -35,6 +35,10 @@ class Backbone(nn.Module):
         """Output of :meth:`lower` -> (stride-16 map (N, mid_channels, ., .), last map (N, last_channels, ., .))."""
         raise NotImplementedError
 
+    def middle(self, x: Tensor, stages: int) -> Tensor:
+        """The first map of :meth:`upper` alone: nothing above it is computed where that can be told apart."""
+        raise NotImplementedError
+
     def freeze_lower(self, stages: int) -> None:
         """The weights that :meth:`lower` uses take no gradient from here on."""
         raise NotImplementedError

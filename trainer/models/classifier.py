@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from calibration.errors import InputError
 from trainer.models.anomaly import Anomaly
 from trainer.models.backbones import create, kind_of
+from trainer.models.places import Places
 from trainer.models.pooling import POOLS, Pooling
 
 Flips = Literal["none", "horizontal", "vertical", "both"]
@@ -42,6 +43,7 @@ class ClassifierConfig:
     dropout: probability of dropping a pooled feature while training, 0 <= dropout < 1.
     flip_average: the logits are the mean over these mirrored views: better, at two or four times the cost.
     anomaly: the distance of a part to the good training parts joins the score, for defects never seen.
+    places: single places of a frame vote on its class too, for small defects.
     """
 
     classes: int
@@ -51,6 +53,7 @@ class ClassifierConfig:
     dropout: float = 0.2
     flip_average: Flips = "none"
     anomaly: bool = False
+    places: bool = False
 
     def __post_init__(self) -> None:
         kind_of(self.backbone)
@@ -62,8 +65,9 @@ class ClassifierConfig:
             raise InputError(f"classes: {self.classes}; a classifier needs at least two")
         if self.channels not in (1, 3):
             raise InputError(f"channels: {self.channels}; use 1 (grey) or 3 (RGB)")
-        if not isinstance(self.anomaly, bool):
-            raise InputError(f"anomaly: {self.anomaly!r} is not true or false")
+        for name in ("anomaly", "places"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise InputError(f"{name}: {value!r} is not true or false")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout: {self.dropout} is outside 0 <= dropout < 1")
 
@@ -101,7 +105,8 @@ class Classifier(nn.Module):
         self.backbone = create(config.backbone, config.channels)
         self.pooling = POOLS[config.pooling](self.backbone.mid_channels, self.backbone.last_channels)
         self.pooled_sizes = self.pooling.sizes
-        self.features = features = sum(self.pooled_sizes)
+        features = sum(self.pooled_sizes)
+        self.features = features + config.classes * config.places
         # Means after ReLU6 move by tenths, maxima of a stride-16 map by units: see trainer.head.
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
@@ -111,6 +116,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.anomaly = Anomaly(features, config.classes) if config.anomaly else None
+        self.places = Places(self.backbone.mid_channels, config.classes) if config.places else None
 
     def load_imagenet(self) -> None:
         """Fill the backbone with ImageNet weights of installed packages; InputError names a missing one."""
@@ -125,19 +131,21 @@ class Classifier(nn.Module):
         return self.pool(*self.backbone.upper(lower, stages))
 
     def pool(self, mid: Tensor, last: Tensor) -> Tensor:
-        """The two maps of the backbone -> (N, features) float32."""
+        """The two maps of the backbone -> (N, features) float32: pooled features, then the votes of places if any."""
         features: Tensor = self.pooling(mid, last)
-        return features
+        return features if self.places is None else torch.cat((features, self.places(mid)), 1)
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Pooled features (..., features) -> the same, each centred and in the unit of its kind of pooling."""
-        return (features - self.feature_mean) * self.feature_scale
+        """Features (..., features) -> the pooled ones, each centred and in the unit of its kind of pooling."""
+        return (features[..., : len(self.feature_mean)] - self.feature_mean) * self.feature_scale
 
     def classify(self, features: Tensor) -> Tensor:
         """Pooled features (N, features) -> logits (N, classes)."""
         standard = self.standardise(features)
         logits: Tensor = self.linear(self.dropout(standard))
-        return logits if self.anomaly is None else logits - self.anomaly(standard)
+        if self.anomaly is not None:
+            logits = logits - self.anomaly(standard)
+        return logits if self.places is None else logits + features[..., len(self.feature_mean) :]
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class. With flip averaging the views are one batch, in the order of FLIPS."""

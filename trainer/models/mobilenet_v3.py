@@ -111,6 +111,12 @@ class MobileNetV3Small(nn.Module):
                 mid = x
         return mid, F.relu6(self.head(x))
 
+    def middle(self, x: Tensor, stages: int) -> Tensor:
+        """The first map of :meth:`upper` alone."""
+        for index in range(stages, MID_STAGE + 1):
+            x = self.stages[index](x)
+        return x
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pixels (N, C, H, W) float32 -> the two maps of :meth:`upper`."""
         return self.upper(self.lower(x, 0), 0)

@@ -75,6 +75,10 @@ class TimmBackbone(nn.Module):
         maps = self.net(x)
         return maps[self.mid], maps[-1]
 
+    def middle(self, x: Tensor, stages: int) -> Tensor:
+        """The first map of :meth:`upper` alone; the whole network is computed for it."""
+        return self.upper(x, stages)[0]
+
     def _create(self, pretrained: bool) -> nn.Module:
         try:
             timm = importlib.import_module("timm")
