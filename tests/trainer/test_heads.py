@@ -231,14 +231,15 @@ def test_equalising_channels_leaves_flattened_maps_alone() -> None:
 
 
 class Made:
-    """A run of one pooling, with or without the distance to good parts, exported and released."""
+    """A run of one pooling, with or without the distance to good parts and votes of places, exported and released."""
 
-    def __init__(self, root: Path, pooling: str, anomaly: bool) -> None:
-        self.anomaly = anomaly
+    def __init__(self, root: Path, pooling: str, more: bool) -> None:
+        self.anomaly = more
         write_folder(root / "images", FolderSpec(48, 64, (40, 16, 16)))
         self.data = import_folder(root / "images", root / "data", licence="none").dataset
         self.run, self.bundle = root / "run", root / "parts.lgb"
-        train(self.data, self.run, replace(QUICK, pooling=pooling, anomaly=anomaly), seed=1, size=(48, 64))  # type: ignore[arg-type]
+        recipe = replace(QUICK, pooling=pooling, anomaly=more, places=more)  # type: ignore[arg-type]
+        train(self.data, self.run, recipe, seed=1, size=(48, 64))
         self.exported: ExportResult = export_run(self.run)
         release_run(self.run, self.bundle, name="parts")
 
