@@ -110,14 +110,7 @@ def train(
     at, score = state.at, state.at.best_score
     if recipe.retrain_head:
         score = start_head(model, fold, lower, lower_val, progress)
-    if recipe.tau:
-        adjust_bias(model, fold.seen * fold.class_weights.numpy(), recipe.tau)
-    if recipe.anomaly:
-        frames = lower.of(np.arange(len(lower)), "none")
-        features, val = (embed_all(model.eval(), part, progress, "good parts")[0] for part in (frames, lower_val))
-        fit_anomaly(model, features, fold.train.labels, val, fold.val.labels, dataset.ok_index)
-    if recipe.places:
-        fit_places(model, lower, fold.train.labels, lower_val, fold.val.labels, seed, progress)
+    finish(model, fold, lower, lower_val, dataset.ok_index, progress)
     save_run_model(model, dataset.classes, run / MODEL)
     for name in ("val", "test"):
         logits = predict(model, splits[name].images, progress, f"scoring {name}")
@@ -174,6 +167,23 @@ def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Act
         fold.recipe,
         fold.class_weights,
     ).score
+
+
+def finish(
+    model: Classifier, fold: Fold, lower: Activations, lower_val: Activations, ok_index: int, progress: Progress
+) -> None:
+    """What joins the logits of the network as it is at last, each weighed against what is there already: logit
+    adjustment, the distance to good parts, the votes of places, as far as the recipe has them.
+    """
+    recipe, labels = fold.recipe, fold.train.labels
+    if recipe.tau:
+        adjust_bias(model, fold.seen * fold.class_weights.numpy(), recipe.tau)
+    if recipe.anomaly:
+        frames = lower.of(np.arange(len(lower)), "none")
+        features, val = (embed_all(model.eval(), part, progress, "good parts")[0] for part in (frames, lower_val))
+        fit_anomaly(model, features, labels, val, fold.val.labels, ok_index)
+    if recipe.places:
+        fit_places(model, lower, labels, lower_val, fold.val.labels, fold.seed, progress)
 
 
 def start(model: Classifier, recipe: Recipe) -> State:
