@@ -21,8 +21,7 @@ class Places(nn.Module):
     The evidence of a frame is the smooth maximum over its places, log-sum-exp (Pinheiro & Collobert, CVPR 2015): one
     scratched place is enough, and labels of whole frames are all that it learns from. Classes count alike, whatever
     their shares: it is a logarithm of likelihoods, and is added to the logits, times a strength that the validation
-    fold chooses. As more features of the linear head the same maps gained nothing: a head of thousands of weights
-    drowns them.
+    fold chooses.
 
     Before `trainer.prepare.fit_places` the evidence is 0. No layer is a convolution, and no tensor but the map has four
     dimensions: see trainer.models.pooling.
