@@ -3,10 +3,11 @@
 For each student: `trainer distill` (the same student alone with it), `trainer export` of all three runs, accuracy of
 the exported INT8 `cpu` models on the test split, and their images per CPU-second, measured in turns in one process,
 one thread, spinning off. The teacher's single view, without the mirrored ones it averages over, is timed too.
-A finished student is not trained again.
+With several teachers, each of a seed of its own, the means over them come last. A finished student is not trained
+again.
 
     python -m benchmarks.distillation run data
-    python -m benchmarks.distillation run data --students mobilenet-v3-small --json
+    python -m benchmarks.distillation run-0 data-0 run-1 data-1 --students efficientnet-lite0 --size 176x176
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import ModelProto
 from onnx.utils import Extractor
@@ -37,6 +40,29 @@ BIN = Path(sys.executable).parent
 STUDENTS = ("efficientnet-lite0", "mobilenet-v3-small")
 GOALS = {"accuracy": 0.02, "speedup": 10.0}
 """A student may lose this share of accuracy to its teacher, and is to judge this many times the images."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Mean, least and most of a figure over the teachers."""
+
+    mean: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Means:
+    """One network over all teachers.
+
+    Attributes:
+        accuracy: of the INT8 model. below_teacher: the teacher's accuracy less its own. speedup: medians' mean.
+    """
+
+    name: str
+    accuracy: Range
+    below_teacher: Range
+    speedup: Range
 
 
 @dataclass(frozen=True)
@@ -150,8 +176,9 @@ def _points(interval: Interval) -> str:
 def main() -> int:
     """Exit code 0; 1 with --check when no student reaches the goals; 2 on unusable input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("teacher", type=Path, help="RUN of `trainer train`")
-    parser.add_argument("data", type=Path, help="the DATA it was trained on")
+    parser.add_argument(
+        "pairs", type=Path, nargs="+", metavar="RUN DATA", help="a run of `trainer train`, and what it was trained on"
+    )
     parser.add_argument("--build", type=Path, default=Path("build/distillation"), help="folder of the students' runs")
     parser.add_argument("--students", default=",".join(STUDENTS), help=f"backbones, default {','.join(STUDENTS)}")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="the students' input, default half the teacher's")
@@ -161,27 +188,69 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit code 1 when no student reaches the goals")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    pairs = list(zip(options.pairs[::2], options.pairs[1::2], strict=False))
+    if 2 * len(pairs) != len(options.pairs):
+        print("error: each RUN needs the DATA it was trained on behind it", file=sys.stderr)
+        return 2
+    measured = []
     try:
-        data = read_dataset(options.data)
-        read_settings(options.teacher)
-        options.build.mkdir(parents=True, exist_ok=True)
-        runs = students_of(
-            options.teacher, options.data, options.build, options.students.split(","), options.seed, options.size
-        )
-        rows, single = measure(runs, options.turns, options.seconds)
+        for teacher, folder in pairs:
+            data, build = read_dataset(folder), options.build / teacher.name
+            read_settings(teacher)
+            build.mkdir(parents=True, exist_ok=True)
+            runs = students_of(teacher, folder, build, options.students.split(","), options.seed, options.size)
+            rows, single = measure(runs, options.turns, options.seconds)
+            print(section(rows, single, data.name), end="\n\n", file=sys.stderr, flush=True)
+            measured.append({"networks": rows, "teacher_single_view": single})
     except (InputError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
-    emit({"networks": rows, "teacher_single_view": single}, options.json, section(rows, single, data.name))
-    return 1 if options.check and not any(reaches_goals(row) for row in rows) else 0
+    together = means([each["networks"] for each in measured])
+    emit({"teachers": measured, "means": together}, options.json, means_table(together))
+    return 1 if options.check and not any(reaches_goals(each) for each in together) else 0
 
 
-def reaches_goals(row: Row) -> bool:
-    """Whether this is a taught student, close to its teacher and much faster."""
-    near = row.below_teacher.value <= GOALS["accuracy"]
-    return row.name.endswith("taught") and near and row.speedup.median >= GOALS["speedup"]
+def means(measured: Sequence[Sequence[Row]]) -> list[Means]:
+    """Each network over the teachers; all have the same networks in the same order."""
+
+    def over(values: Sequence[float]) -> Range:
+        return Range(float(np.mean(values)), min(values), max(values))
+
+    return [
+        Means(
+            rows[0].name,
+            over([row.figures.accuracy for row in rows]),
+            over([row.below_teacher.value for row in rows]),
+            over([row.speedup.median for row in rows]),
+        )
+        for rows in zip(*measured, strict=True)
+    ]
+
+
+def means_table(found: Sequence[Means]) -> str:
+    """Means over the teachers, least and most in brackets."""
+    lines = ["| mean over the teachers | accuracy | points behind the teacher | times its speed |", "|---|---|---|---|"]
+    for each in found:
+        cells = (
+            _bracketed(each.accuracy, 100, " %"),
+            _bracketed(each.below_teacher, 100, ""),
+            _bracketed(each.speedup, 1, ""),
+        )
+        lines.append(f"| {each.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _bracketed(found: Range, factor: float, unit: str) -> str:
+    value, low, high = (f"{factor * part:.1f}" for part in (found.mean, found.least, found.most))
+    return f"{value}{unit} [{low}, {high}]"
+
+
+def reaches_goals(network: Means) -> bool:
+    """Whether this is a taught student, close to its teachers and much faster, in the mean."""
+    near = network.below_teacher.mean <= GOALS["accuracy"]
+    return network.name.endswith("taught") and near and network.speedup.mean >= GOALS["speedup"]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cost import images_per_cpu_second
 from benchmarks.surfaces import Surfaces, texture_files, write_surfaces
 from calibration.cli_support import emit
 from calibration.errors import InputError
@@ -53,17 +54,24 @@ class Row:
     Attributes:
         input: WIDTHxHEIGHT. escape: share of defects passed at OVERKILL on the test frames, its interval over textures.
         fewer: what the way loses less than the first one, paired, in shares.
+        images_per_cpu_second: see benchmarks.cost.
     """
 
     input: str
     pooling: str
     escape: Interval
     fewer: Interval
+    images_per_cpu_second: float
+
+
+def run_folder(build: Path, seed: int, way: Way) -> Path:
+    """Where a training lies."""
+    return build / f"run-{seed}-{WAYS.index(way)}"
 
 
 def scored(build: Path, seed: int, frames: int, way: Way) -> tuple[Scores, str]:
     """Test scores of one training and the input that it used, WIDTHxHEIGHT; what was done before is read back."""
-    data, run = build / f"data-{seed}", build / f"run-{seed}-{WAYS.index(way)}"
+    data, run = build / f"data-{seed}", run_folder(build, seed, way)
     if not (data / "dataset.json").exists():
         images = build / f"images-{seed}"
         wanted = Surfaces((frames // 2, 0, frames // 2), share=0.04, size=FRAME, seed=seed)
@@ -98,17 +106,26 @@ def compared(build: Path, seeds: Sequence[int], frames: int) -> list[Row]:
         return bootstrap(lambda rows: float(values[rows].mean()), len(values), groups)
 
     return [
-        Row(each[0][1], way.pooling, mean(mine), mean(lost[0] - mine))
+        Row(
+            each[0][1],
+            way.pooling,
+            mean(mine),
+            mean(lost[0] - mine),
+            images_per_cpu_second(run_folder(build, seeds[0], way)),
+        )
         for way, each, mine in zip(WAYS, found, lost, strict=True)
     ]
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
-    lines = ["| input | pooling | escape at 10 % overkill | fewer than the first, points |", "|---|---|---|---|"]
+    lines = [
+        "| input | pooling | escape at 10 % overkill | fewer than the first, points | images per CPU-second |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
         fewer = "-" if row is rows[0] else _points(row.fewer)
-        lines.append(f"| {row.input} | {row.pooling} | {row.escape:.0%} | {fewer} |")
+        lines.append(f"| {row.input} | {row.pooling} | {row.escape:.0%} | {fewer} | {row.images_per_cpu_second:.0f} |")
     return "\n".join(lines)
 
 

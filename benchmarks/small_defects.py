@@ -13,32 +13,26 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cost import images_per_cpu_second
 from benchmarks.surfaces import CLASSES, HEIGHT, WIDTH, Surfaces, texture_files, write_surfaces
 from calibration.errors import InputError
 from calibration.metrics import bootstrap, softmax
 from calibration.scores import Scores
 from calibration.values import Interval
 from trainer.data.importers import Options, import_folder
-from trainer.data.loader import load_split
 from trainer.data.manifest import read_dataset
-from trainer.features import silent
-from trainer.models.classifier import load_run_model
-from trainer.onnx_graph import export_core, run_logits, session
-from trainer.quantise import quantise
-from trainer.recipes import ATTENTION_CROP, QUICK, Recipe
-from trainer.run import MODEL, read_settings
+from trainer.recipes import ATTENTION_CROP, QUICK, TILES, Recipe
 from trainer.train import train
 
 FALSE_ALARMS = 0.10
 FRACTIONS = (0.5, 0.15, 0.35)
-CALIBRATION_FRAMES, TIMED_FRAMES = 16, 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ class Way:
 WAYS = {
     "small": Way("whole frame at 320x256", QUICK, (HEIGHT // 4, WIDTH // 4)),
     "half": Way("whole frame at 640x512", QUICK, (HEIGHT // 2, WIDTH // 2)),
+    "tiles": Way("tiles of 1280x1024", TILES, None),
     "crops": Way("attention cropping from 1280x1024", ATTENTION_CROP, None),
 }
 
@@ -65,7 +60,6 @@ class Result:
         groups: of the defects, then of the good parts. found, named: of each defect, whether its score is above the
             threshold of FALSE_ALARMS, and whether any defect class is the likeliest. false_alarms: share of good parts
             for which one is.
-        milliseconds: CPU time of one frame, INT8 on one thread in batches of eight; None where it was not measured.
     """
 
     seed: int
@@ -74,10 +68,9 @@ class Result:
     found: list[bool]
     named: list[bool]
     false_alarms: float
-    milliseconds: float | None
 
 
-def one_seed(build: Path, seed: int, wanted: Surfaces, ways: Sequence[str], cost: bool) -> list[Result]:
+def one_seed(build: Path, seed: int, wanted: Surfaces, ways: Sequence[str]) -> list[Result]:
     """Generate, train and score one seed; what was done before is read back."""
     data = build / f"data-{seed}"
     results = []
@@ -89,16 +82,20 @@ def one_seed(build: Path, seed: int, wanted: Surfaces, ways: Sequence[str], cost
                 write_surfaces(images, replace(wanted, seed=seed), texture_files())
                 import_folder(images, data, Options(seed, FRACTIONS), ok="ok", name="surfaces", licence="generated")
             started = time.process_time()
-            run = build / f"run-{way}-{seed}"
+            run = run_folder(build, way, seed)
             train(read_dataset(data), run, replace(WAYS[way].recipe, flips="none"), seed, WAYS[way].size)
             print(f"seed {seed}, {way}: {time.process_time() - started:.0f} CPU seconds", file=sys.stderr, flush=True)
-            result = judged(Scores.read(run / "scores.test.csv"), seed, way, milliseconds(run) if cost else None)
-            done.write_text(json.dumps(asdict(result)))
+            done.write_text(json.dumps(asdict(judged(Scores.read(run / "scores.test.csv"), seed, way))))
         results.append(Result(**json.loads(done.read_text())))
     return results
 
 
-def judged(scores: Scores, seed: int, way: str, cost: float | None) -> Result:
+def run_folder(build: Path, way: str, seed: int) -> Path:
+    """Where a training lies."""
+    return build / f"run-{way}-{seed}"
+
+
+def judged(scores: Scores, seed: int, way: str) -> Result:
     """Which test defects are found."""
     p = softmax(scores.logits)
     defect, bad = 1 - p[:, scores.ok_index], scores.is_defect
@@ -112,43 +109,27 @@ def judged(scores: Scores, seed: int, way: str, cost: float | None) -> Result:
         found=(defect[bad] > threshold).tolist(),
         named=named[bad].tolist(),
         false_alarms=float(named[~bad].mean()),
-        milliseconds=cost,
     )
 
 
-def milliseconds(run: Path) -> float:
-    """CPU milliseconds of a frame for the `cpu` INT8 model of a run."""
-    settings = read_settings(run)
-    model, _ = load_run_model(run / MODEL)
-    split = load_split(read_dataset(Path(settings.data)), settings.spec, "train")
-    rows = np.arange(CALIBRATION_FRAMES)
-    core = export_core(model, settings.spec.shape)
-    int8 = quantise(core, np.array(split.images[rows]), split.labels[rows], settings.seed, silent)["cpu"].model
-    running, frames = session(int8, threads=1), np.array(split.images[:TIMED_FRAMES])
-    run_logits(running, frames)
-    times = []
-    for _ in range(3):
-        started = time.process_time()
-        run_logits(running, frames)
-        times.append((time.process_time() - started) * 1000 / len(frames))
-    return min(times)
-
-
-def summary(results: Sequence[Result], ways: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Per way: recall with its interval, false alarms, cost; and the paired gain of cropping over each other way."""
+def summary(
+    results: Sequence[Result], ways: Sequence[str], speeds: Mapping[str, float]
+) -> dict[str, dict[str, object]]:
+    """Per way: recall with its interval, false alarms, images per CPU-second where they were measured; and the paired
+    gain of cropping over each other way.
+    """
     rows: dict[str, dict[str, object]] = {}
     columns = {way: _joined([r for r in results if r.way == way]) for way in ways}
     for way in ways:
         groups, found, named = columns[way]
         mine = [r for r in results if r.way == way]
-        costs = [r.milliseconds for r in mine if r.milliseconds is not None]
         rows[way] = {
             "title": WAYS[way].title,
             "defects": len(found),
             "recall": _interval(found, groups),
             "recall_of_likeliest_class": _interval(named, groups),
             "false_alarms_of_likeliest_class": float(np.mean([r.false_alarms for r in mine])),
-            "milliseconds": min(costs) if costs else None,
+            "images_per_cpu_second": speeds.get(way),
         }
         if way != "crops" and "crops" in columns:
             rows[way]["gain_of_crops"] = _interval(columns["crops"][1] - found, groups)
@@ -172,13 +153,13 @@ def table(rows: dict[str, dict[str, object]]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in rows.values():
-        gain, cost = row.get("gain_of_crops"), row["milliseconds"]
+        gain, speed = row.get("gain_of_crops"), row["images_per_cpu_second"]
         cells = [
             str(row["title"]),
             _percent(row["recall"]),
             _percent(gain) if gain else "-",
             f"{_percent(row['recall_of_likeliest_class'])} ({row['false_alarms_of_likeliest_class']:.0%})",
-            f"{1000 / cost:.1f}" if isinstance(cost, float) else "-",
+            f"{speed:.1f}" if isinstance(speed, float) else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -210,10 +191,12 @@ def main() -> None:
     results: list[Result] = []
     try:
         for seed in range(options.first, options.first + options.seeds):
-            results += one_seed(build, seed, wanted, options.ways, options.cost and seed == options.first)
+            results += one_seed(build, seed, wanted, options.ways)
+        timed = options.ways if options.cost else []
+        speeds = {way: images_per_cpu_second(run_folder(build, way, options.first)) for way in timed}
     except InputError as error:
         sys.exit(f"error: {error}")
-    rows = summary(results, options.ways)
+    rows = summary(results, options.ways, speeds)
     whole = {"frames": 4 * quarter, "share": options.share, "classes": CLASSES, "seeds": options.seeds, "ways": rows}
     print(json.dumps(whole, indent=1, default=asdict) if options.json else table(rows))
 

@@ -46,11 +46,12 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
 @click.option("--out", "run", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Folder to write.")
 @click.option(
     "--recipe",
-    type=click.Choice(["quick", "full", "attention-crop"]),
+    type=click.Choice(["quick", "full", "attention-crop", "tiles"]),
     default="quick",
     show_default=True,
     help="quick: a head on frozen features, minutes. full: the network learns too; better. "
-    "attention-crop: finds small defects in large frames and looks at them in full resolution.",
+    "attention-crop: finds small defects in large frames and looks at them in full resolution. "
+    "tiles: looks at all of a large frame in full resolution; slower.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of everything random.")
 @click.option(

@@ -122,7 +122,8 @@ def observe_moments(
         maps = dict(zip(inputs, running.run(inputs, {PIXELS: pixels}), strict=True)) if inputs else {}
         maps[PIXELS] = pixels
         for node in convs:
-            sampled = patches(maps[node.input[0]][0], node, weights[node.input[1]].shape, rng)
+            seen = maps[node.input[0]]  # of several where the network cuts the frame up: one of them in turn
+            sampled = patches(seen[i % len(seen)], node, weights[node.input[1]].shape, rng)
             total = Moments(
                 sampled.sum(axis=2, dtype=np.float64),
                 np.matmul(sampled, sampled.transpose(0, 2, 1)).astype(np.float64),

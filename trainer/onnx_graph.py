@@ -18,8 +18,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from trainer.features import Progress, silent
-from trainer.models.attention_crop import AttentionCrop
 from trainer.models.classifier import PIXEL_MEAN, PIXEL_SCALE, Classifier
+from trainer.models.full_resolution import FullResolution
 
 FRAMES, PIXELS, LOGITS = "frames", "pixels", "logits"
 """The model's input (uint8), the same normalised to about -1..1 (float32), and its output."""
@@ -34,10 +34,10 @@ class _Core(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.model = model.separated() if isinstance(model, AttentionCrop) else model
+        self.model = model.separated() if isinstance(model, FullResolution) else model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.model, AttentionCrop):
+        if isinstance(self.model, FullResolution):
             return self.model.classify(self.model.look(pixels))
         maps = self.model.backbone.upper(self.model.backbone.lower(pixels, 0), 0)
         return self.model.classify(self.model.pool(*maps))

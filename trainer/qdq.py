@@ -35,7 +35,7 @@ VariantName = Literal["cpu", "trt"]
 SQUASHING = ("Clip", "Relu")
 """Activations that a saturating range can stand for."""
 
-PIXEL_MOVERS = ("AveragePool", "GatherElements", "Reshape")
+PIXEL_MOVERS = ("AveragePool", "Concat", "GatherElements", "Reshape", "Slice")
 """Nodes whose output is made of grey levels where their input is."""
 
 

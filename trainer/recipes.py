@@ -15,7 +15,7 @@ PIXEL_BUDGET = 640 * 640
 """Largest input area in pixels: beyond it a batch no longer fits the time between parts on a small CPU."""
 
 FRAME_BUDGET = 4096 * 4096
-"""The same where most of the network sees a reduced frame: attention cropping."""
+"""The same where most of the network sees a reduced frame or a part of it: attention cropping, tiles."""
 
 SHORT_SIDE = 96
 """Smallest short side in pixels: three positions of a stride-32 map, so that pooling still sees places."""
@@ -52,6 +52,7 @@ class Recipe:
             balance, sampling, smote and tau above (decoupled training, Kang et al. 2020).
         soft_labels: learn the annotators' doubt, where the manifest has it, instead of the label.
         crops: >= 0, places that attention cropping looks at in full resolution; 0 looks at the frame as a whole alone.
+        tiles: the frame is judged in full resolution, in tiles that overlap: see trainer.models.tiles.
         anomaly: the distance of a part to the good training parts joins the score, for defects that no class of the
             training set stands for: see trainer.models.anomaly.
         places: single places of a frame vote on its class too, for small defects: see trainer.models.places.
@@ -82,6 +83,7 @@ class Recipe:
     retrain_head: bool = False
     soft_labels: bool = True
     crops: int = 0
+    tiles: bool = False
     anomaly: bool = False
     places: bool = False
     head_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
@@ -115,10 +117,15 @@ class Recipe:
         for name, fine in bounds.items():
             if not fine:
                 raise InputError(f"recipe {self.name}: {name} is {getattr(self, name)!r}, out of range")
-        if self.crops and self.epochs:
-            raise InputError(f"recipe {self.name}: crops need a frozen backbone; set epochs to 0")
-        if self.crops and (self.anomaly or self.places or self.pooling in ("bilinear", "parts")):
-            raise InputError(f"recipe {self.name}: crops go with pooling mean or mean+max, without anomaly and places")
+        for name in ("crops", "tiles"):
+            if getattr(self, name) and self.epochs:
+                raise InputError(f"recipe {self.name}: {name} need a frozen backbone; set epochs to 0")
+            if getattr(self, name) and (self.anomaly or self.places or self.pooling in ("bilinear", "parts")):
+                raise InputError(
+                    f"recipe {self.name}: {name} go with pooling mean or mean+max, without anomaly and places"
+                )
+        if self.crops and self.tiles:
+            raise InputError(f"recipe {self.name}: crops and tiles are two ways to look at a frame; set one of them")
         if self.smote and self.sampling != "instance":
             raise InputError(f"recipe {self.name}: smote makes classes equal already; set sampling to 'instance'")
         if self.smote and self.epochs and not self.retrain_head:
@@ -172,7 +179,10 @@ FULL = Recipe("full", epochs=14, flip_average="both", learning_rate=3e-4, patien
 ATTENTION_CROP = Recipe("attention-crop", flips="horizontal", crops=2)
 """As QUICK, and the two most unusual places of the frame are looked at in full resolution: small defects."""
 
-RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL, ATTENTION_CROP)}
+TILES = Recipe("tiles", flips="horizontal", tiles=True)
+"""As QUICK, but every place of the frame is looked at in full resolution, in tiles: the price is that of all pixels."""
+
+RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL, ATTENTION_CROP, TILES)}
 
 
 def choose_input_size(

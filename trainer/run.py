@@ -18,8 +18,10 @@ from calibration.preprocess import PreprocessSpec
 from calibration.scores import Scores
 from trainer.data.loader import LoadedSplit, spec_for
 from trainer.data.manifest import Dataset
-from trainer.models.attention_crop import config_from_json, with_crops
+from trainer.models.attention_crop import with_crops
+from trainer.models.build import config_from_json
 from trainer.models.classifier import ClassifierConfig
+from trainer.models.tiles import with_tiles
 from trainer.recipes import FRAME_BUDGET, PIXEL_BUDGET, Recipe, choose_input_size
 
 VERSION = 1
@@ -110,7 +112,7 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
             "a classifier needs at least two"
         )
     if size is None:
-        budget = FRAME_BUDGET if recipe.crops else PIXEL_BUDGET
+        budget = FRAME_BUDGET if recipe.crops or recipe.tiles else PIXEL_BUDGET
         height, width, reason = choose_input_size(dataset.frame_heights, dataset.frame_widths, budget)
     else:
         (height, width), reason = size, f"set by hand ({size[1]}x{size[0]})"
@@ -137,6 +139,8 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
         data="" if dataset.folder is None else str(dataset.folder),
         torch_version=torch.__version__,
     )
+    if recipe.tiles:
+        return replace(settings, model=with_tiles(settings.model, height, width))
     return replace(settings, model=with_crops(settings.model, recipe.crops, height, width))
 
 

@@ -26,7 +26,8 @@ from trainer.data.sampling import sample_rows, seen_counts
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
 from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.losses import focal_loss, sample_weights
-from trainer.models.attention_crop import AttentionCrop, build
+from trainer.models.attention_crop import AttentionCrop
+from trainer.models.build import build
 from trainer.models.classifier import Classifier, save_run_model
 from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.recipes import Recipe

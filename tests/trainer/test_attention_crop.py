@@ -10,7 +10,8 @@ import torch
 
 from calibration.errors import InputError
 from trainer.features import silent
-from trainer.models.attention_crop import AttentionCrop, AttentionCropConfig, build, config_from_json, with_crops
+from trainer.models.attention_crop import AttentionCrop, AttentionCropConfig, with_crops
+from trainer.models.build import build, config_from_json
 from trainer.models.classifier import Classifier, ClassifierConfig
 from trainer.recipes import ATTENTION_CROP
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from calibration.errors import InputError
 from trainer.models.backbones import Backbone
-from trainer.models.classifier import PIXEL_MEAN, PIXEL_SCALE, Classifier, ClassifierConfig
+from trainer.models.classifier import ClassifierConfig
+from trainer.models.full_resolution import FullResolution, normalised
 
 LOCATE_STAGES = 3
 """Stages of the locating look: stride 8, where a scratch of two pixels still is its own place."""
@@ -49,9 +50,6 @@ OVERVIEW_SIDE, LOCATE_SIDE = 320, 640
 CROP = 192
 GOOD_FRAMES = 256
 """Good parts that the locator is fitted on, at most."""
-
-BATCH = 4
-"""Frames that are looked at together while training: whole frames are large."""
 
 
 @dataclass(frozen=True)
@@ -94,31 +92,21 @@ def with_crops(config: ClassifierConfig, crops: int, height: int, width: int) ->
     return AttentionCropConfig(**asdict(config), crops=crops, crop=crop, overview=overview, locate=locate)
 
 
-class AttentionCrop(Classifier):
-    """Frames (N, C, H, W) of raw pixel values 0..255, uint8 or float -> logits (N, classes) float32.
+class AttentionCrop(FullResolution):
+    """Features of the overview, the strongest of the crops, and how unusual these are; see FullResolution."""
 
-    The backbone stays as it was trained on ImageNet. :meth:`lower` is all there is below the head, so what a cache
-    holds are the features themselves, as (N, features, 1, 1).
-    """
-
+    together = 4
     locate_mean: Tensor
     locate_whiten: Tensor
 
     def __init__(self, config: AttentionCropConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, (config.crops,))
         self.crop_config = config
         with torch.no_grad():
             probe = self.backbone.lower(torch.zeros(1, config.channels, 64, 64), LOCATE_STAGES)
         self.stride = 64 // probe.shape[2] * config.locate
-        self.pooled_sizes = (*self.pooled_sizes, *self.pooled_sizes, config.crops)
-        self.features = sum(self.pooled_sizes)
-        self.register_buffer("feature_mean", torch.zeros(self.features))
-        self.register_buffer("feature_scale", torch.ones(self.features))
         self.register_buffer("locate_mean", torch.zeros(probe.shape[1]))
         self.register_buffer("locate_whiten", torch.eye(probe.shape[1]))
-        self.linear = nn.Linear(self.features, config.classes)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
         self.own: nn.ModuleList | None = None
 
     def separated(self) -> AttentionCrop:
@@ -149,25 +137,16 @@ class AttentionCrop(Classifier):
         count, size = 0, len(self.locate_mean)
         total, squares = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
         with torch.no_grad():
-            for start in range(0, len(rows), BATCH):
-                seen = self._places(self._normalised(frames[rows[start : start + BATCH]])).flatten(0, 1).double()
+            for start in range(0, len(rows), self.together):
+                seen = self._places(normalised(frames[rows[start : start + self.together]])).flatten(0, 1).double()
                 count, total, squares = count + len(seen), total + seen.sum(0), squares + seen.T @ seen
-                progress("good parts", min(start + BATCH, len(rows)), len(rows))
+                progress("good parts", min(start + self.together, len(rows)), len(rows))
             mean = total / count
             covariance = squares / count - torch.outer(mean, mean)
             ridge = RIDGE * covariance.diagonal().mean() + 1e-12
             precision = torch.linalg.inv(covariance + ridge * torch.eye(size, dtype=torch.float64))
             self.locate_mean.copy_(mean)
             self.locate_whiten.copy_(torch.linalg.cholesky(precision))
-
-    def lower(self, frames: Tensor, stages: int) -> Tensor:
-        """All features, (N, features, 1, 1) float32, whatever the stages."""
-        looked = [self.look(self._normalised(batch)) for batch in torch.split(frames, BATCH)]
-        return torch.cat(looked)[:, :, None, None]
-
-    def embed(self, lower: Tensor, stages: int) -> Tensor:
-        """Output of :meth:`lower` -> features (N, ``self.features``)."""
-        return lower.flatten(1)
 
     def look(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (N, C, H, W) float32 -> features (N, ``self.features``): overview, crops, how unusual."""
@@ -228,22 +207,7 @@ class AttentionCrop(Classifier):
         """Averaged over squares of ``factor`` pixels: exact, and grey levels stay grey levels."""
         return pixels if factor == 1 else F.avg_pool2d(pixels, factor)
 
-    @staticmethod
-    def _normalised(frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        pixels = (torch.as_tensor(frames).to(torch.float32) - PIXEL_MEAN) / PIXEL_SCALE
-        return pixels.contiguous(memory_format=torch.channels_last)
-
 
 def _cells(size: int, factor: int, stride: int) -> int:
     """Places along one side of the locating look, without its border."""
     return -(-(size // factor) // (stride // factor)) - 2 * BORDER
-
-
-def config_from_json(values: dict[str, Any]) -> ClassifierConfig:
-    """The configuration of either kind of network. InputError for unknown or missing fields."""
-    return (AttentionCropConfig if "crops" in values else ClassifierConfig).from_json(values)
-
-
-def build(config: ClassifierConfig) -> Classifier:
-    """The network of a configuration, with random weights in its backbone."""
-    return AttentionCrop(config) if isinstance(config, AttentionCropConfig) else Classifier(config)

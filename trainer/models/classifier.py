@@ -170,7 +170,7 @@ def load_run_model(path: Path) -> tuple[Classifier, list[str]]:
 
     Raises InputError where the file is missing, is not such a file, or does not fit its own configuration.
     """
-    from trainer.models.attention_crop import build, config_from_json  # here, since it builds on this module
+    from trainer.models.build import build, config_from_json  # here, since it builds on this module
 
     remedy = "train again, or restore the file"
     try:
