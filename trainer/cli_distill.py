@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The teacher's share of the loss; the labels have the rest.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the images. Default: 8; mobilenet-v3-small 30.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the images. Default: 16; mobilenet-v3-small 30.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of everything random.")
 @click.option(
     "--alone/--no-alone",

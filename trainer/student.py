@@ -21,7 +21,7 @@ from trainer.teacher import Teacher
 from trainer.train import Fold
 
 SMALLER = Recipe(
-    "student", dropout=0.2, epochs=8, frozen_stages=3, learning_rate=4e-4, head_rate=0.5, balance=0.0, patience=8
+    "student", dropout=0.2, epochs=16, frozen_stages=3, learning_rate=4e-4, head_rate=0.5, balance=0.0, patience=16
 )
 """Of a student that starts from trained weights: its teacher's, or ImageNet's."""
 

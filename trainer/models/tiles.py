@@ -3,7 +3,7 @@
 A tile is looked at as a small frame would be. What the tiles say is joined twice: the mean over them is about what one
 look at the whole frame would give, and the largest of them is of the tile where a feature is strongest: a defect that
 is lost in the mean of a frame stands out in the mean of its tile. Everything is one graph from the whole frame to
-logits, and the memory it takes is that of its tiles.
+logits; all tiles of a frame are one batch of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.models.classifier import ClassifierConfig
 from trainer.models.full_resolution import FullResolution
 
 SIDE = 512
-"""Longest side of a tile in pixels, about: larger ones take more memory, smaller ones more overlap."""
+"""Longest side of a tile in pixels: larger ones dilute small defects, smaller ones overlap more."""
 
 OVERLAP = 64
 """Pixels that neighbouring tiles share at least: what is no larger lies whole in one of them."""
