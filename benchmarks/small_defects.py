@@ -1,8 +1,8 @@
 """Does attention cropping find small defects in large frames? `python -m benchmarks.small_defects`.
 
 For each seed, frames of 1280x1024 are generated (benchmarks/surfaces.py), split by texture so that no surface is in two
-folds, and the same training frames teach the same backbone two or three times: on the down-scaled frame, on the frame
-at half size (which costs about as much as attention cropping), and with attention cropping. Heads, penalties and flips
+folds, and the same training frames teach the same backbone in each way: on the down-scaled frame, on the frame at half
+size, in tiles of the whole frame, and with attention cropping. Heads, penalties and flips
 are equal. Recall is the share of test defects found; at 10 % false alarms the threshold is read off the test fold's
 good parts, the same way for all. A finished seed is read back, so seeds can be run one by one.
 """
