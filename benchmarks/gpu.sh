@@ -1,11 +1,13 @@
 #!/bin/sh
-# Everything that an NVIDIA GPU can show, in one call: the plan's build and its cache, goldens at every batch position,
-# images per second against the limits of copying and computing, and the scores' distance from the CPU's.
+# Everything that an NVIDIA GPU can show, in one call, for every engine that runs on it (native TensorRT, ONNX Runtime's CUDA
+# and TensorRT providers): the first start and the next one from the cache, goldens at every batch position, images per
+# second against the limits of copying and computing, and the scores' distance from the CPU's.
 #
-#   benchmarks/gpu.sh build/demo/demo.lgb            as a table
-#   benchmarks/gpu.sh build/demo/demo.lgb --json     as JSON
+#   benchmarks/gpu.sh build/demo/demo.lgb                               as tables
+#   benchmarks/gpu.sh build/demo/demo.lgb --frames build/demo/frames    compared on real frames
+#   benchmarks/gpu.sh build/demo/demo.lgb --json                        as JSON
 #
-# Exit code 1 when a golden fails, 2 when this machine cannot run it (the message says what is missing).
+# Exit code 1 when a golden fails, 2 when this machine runs no such engine (the messages say what is missing).
 set -eu
 cd "$(dirname "$0")/.."
 python=.venv/bin/python

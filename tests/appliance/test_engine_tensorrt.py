@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import importlib.util
-import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 
 from appliance.engines import tensorrt, tensorrt_plan
 from appliance.engines.cuda_graphs import GraphMaker
 from appliance.engines.onnx_gpu import OnnxGpuEngine
 from appliance.engines.protocol import GPU_KINDS, TENSORRT, EngineError, load_engine
 from appliance.engines.tensorrt_plan import KEPT, PlanCache, TensorRt, plan_key
-from deploy.bundle import write_bundle
 from tests.appliance.stations import ROOT
-from tests.support.tiny import tiny_contents, tiny_model
+from tests.support.tiny import quantised_model, tiny_gpu_bundle, tiny_model
 
 GPU = Path("/dev/nvidiactl").exists()
 BINDINGS = any(importlib.util.find_spec(name) for name in TENSORRT)
 needs_bindings = pytest.mark.skipif(not BINDINGS, reason="neither tensorrt nor tensorrt_rtx is installed (extra 'rtx')")
 without_gpu = pytest.mark.skipif(GPU, reason="this machine has an NVIDIA GPU: benchmarks/gpu.sh shows more")
-
-
-def quantised_model() -> bytes:
-    """ONNX with explicit INT8 around one convolution: frames uint8 (N, 1, 32, 48) -> logits float32 (N, 2)."""
-    rng = np.random.default_rng(0)
-    tensors = {
-        "scale": np.float32(1 / 64),
-        "zero": np.int8(0),
-        "kernel": rng.integers(-127, 127, (8, 1, 3, 3)).astype(np.int8),
-        "kernel_scale": np.full(8, 0.01, np.float32),
-        "kernel_zero": np.zeros(8, np.int8),
-        "weights": rng.normal(size=(2, 8)).astype(np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("QuantizeLinear", ["pixels", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
-        helper.make_node("DequantizeLinear", ["kernel", "kernel_scale", "kernel_zero"], ["w"], axis=0),
-        helper.make_node("Conv", ["x", "w"], ["y"]),
-        helper.make_node("GlobalAveragePool", ["y"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "weights"], ["logits"], transB=1),
-    ]
-    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", 1, 32, 48])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])
-    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()]
-    graph = helper.make_graph(nodes, "quantised", [frames], [logits], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 @needs_bindings
@@ -147,18 +110,8 @@ def test_the_cuda_provider_does_not_fall_back() -> None:
 @without_gpu
 def test_the_gpu_benchmark_says_what_is_missing(tmp_path: Path) -> None:
     """On a machine without a GPU: exit code 2 and one line, no traceback; nothing is measured."""
-    manifest, members = tiny_contents()
-    members["model.trt.onnx"] = quantised_model()
-    digest = hashlib.sha256(members["model.trt.onnx"]).hexdigest()
-    trt = manifest.variants["cpu"]
-    trt = trt.model_copy(update={"model": "model.trt.onnx", "rule": replace(trt.rule, model_sha256=digest)})
-    expected = json.loads(members["golden/expected.json"])
-    for golden in expected:
-        golden["logits"]["trt"] = golden["logits"]["cpu"]
-    members["golden/expected.json"] = json.dumps(expected).encode()
-    variants = {**manifest.variants, "trt": trt}
-    write_bundle(tmp_path / "both.lgb", manifest.model_copy(update={"variants": variants}), members)
-    command = [sys.executable, "-m", "benchmarks.gpu", str(tmp_path / "both.lgb")]
+    bundle = tiny_gpu_bundle(tmp_path / "both.lgb")
+    command = [sys.executable, "-m", "benchmarks.gpu", str(bundle)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "lineguard[gpu]" in done.stderr or "appliance doctor" in done.stderr

@@ -108,6 +108,36 @@ def tiny_model(gain: float = 120.0, height: int = HEIGHT, dazzled: bool = False)
     return bytes(model.SerializeToString())
 
 
+def quantised_model() -> bytes:
+    """ONNX with explicit INT8 around one convolution: frames uint8 (N, 1, 32, 48) -> logits float32 (N, 2)."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "scale": np.float32(1 / 64),
+        "zero": np.int8(0),
+        "kernel": rng.integers(-127, 127, (8, 1, 3, 3)).astype(np.int8),
+        "kernel_scale": np.full(8, 0.01, np.float32),
+        "kernel_zero": np.zeros(8, np.int8),
+        "weights": rng.normal(size=(2, 8)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("QuantizeLinear", ["pixels", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
+        helper.make_node("DequantizeLinear", ["kernel", "kernel_scale", "kernel_zero"], ["w"], axis=0),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+        helper.make_node("GlobalAveragePool", ["y"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights"], ["logits"], transB=1),
+    ]
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", 1, 32, 48])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()]
+    graph = helper.make_graph(nodes, "quantised", [frames], [logits], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
 def logits_of(model: bytes, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Run a model by ONNX Runtime on uint8 (n, C, H, W)."""
     import onnxruntime
@@ -177,4 +207,18 @@ def tiny_bundle(path: Path, **overrides: Any) -> Path:
     """Write the tiny bundle and return its path. Overrides: see tiny_contents."""
     manifest, members = tiny_contents(**overrides)
     write_bundle(path, manifest, members)
+    return path
+
+
+def tiny_gpu_bundle(path: Path) -> Path:
+    """The tiny bundle with its model as the `trt` variant too."""
+    manifest, members = tiny_contents()
+    members["model.trt.onnx"] = members["model.cpu.onnx"]
+    expected = json.loads(members["golden/expected.json"])
+    for golden in expected:
+        golden["logits"]["trt"] = golden["logits"]["cpu"]
+    members["golden/expected.json"] = json.dumps(expected).encode()
+    trt = manifest.variants["cpu"].model_copy(update={"model": "model.trt.onnx"})
+    variants = {**manifest.variants, "trt": trt}
+    write_bundle(path, manifest.model_copy(update={"variants": variants}), members)
     return path
