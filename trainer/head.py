@@ -1,9 +1,11 @@
 """The linear head, fitted on features of the frozen network: logistic regression with a validated penalty.
 
-Logit adjustment is one subtraction from the head's bias after training (:func:`adjust_bias`). The bias is neither
-penalised nor decayed, so for this head the adjusted loss has the same solution: learning with ``tau * log(prior)``
-added to the logits moves the bias by just as much and nothing else. What is exported is therefore adjusted, and
-temperature and thresholds are fitted on adjusted scores. Its probabilities speak of classes of equal size, rarer
+Logit adjustment is one subtraction from the head's bias after training (:func:`adjust_bias`), in the unit of the
+logits at their validated temperature. For a head fitted here that temperature is near 1; the bias is neither penalised
+nor decayed, so learning with ``tau * log(prior)`` added to the logits would move the bias by just as much and nothing
+else. A network that has learned its training parts by heart has logits several times too large, and the same
+subtraction would hardly move them: there the temperature counts. What is exported is adjusted, and temperature and
+thresholds are fitted on adjusted scores. Its probabilities speak of classes of equal size, rarer
 classes being raised: better for balanced accuracy, worse calibrated to the line until the temperature is fitted, and
 the thresholds of a release absorb what is left.
 """
@@ -117,17 +119,19 @@ def learning_set(
     return features.reshape(-1, features.shape[2]), np.tile(targets, (len(features), 1))
 
 
-def adjust_bias(model: Classifier, seen: ArrayLike, tau: float) -> None:
+def adjust_bias(model: Classifier, seen: ArrayLike, tau: float, temperature: float) -> None:
     """Logit adjustment (`trainer.losses.adjust_logits`) folded into the bias, for the exported model to carry.
 
     Args:
         seen: (classes,) what of each class training saw, in any unit, each > 0.
+        temperature: > 0, at which the logits are calibrated: divided by it they are ``log p(class | frame)``, from
+            which Menon et al. subtract the prior.
 
     Raises:
         ValueError: a class was not seen, or tau is negative.
     """
     with torch.no_grad():
-        model.linear.bias.copy_(adjust_logits(model.linear.bias, seen, tau))
+        model.linear.bias.copy_(adjust_logits(model.linear.bias, seen, tau * temperature))
 
 
 def feature_spread(features: Floats, sizes: Sequence[int]) -> Floats:

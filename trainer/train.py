@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.errors import InputError
+from calibration.temperature import fit_temperature
 from trainer.checkpoint import Progressed, State
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
@@ -178,7 +179,8 @@ def finish(
     """
     recipe, labels = fold.recipe, fold.train.labels
     if recipe.tau:
-        adjust_bias(model, fold.seen * fold.class_weights.numpy(), recipe.tau)
+        temperature = fit_temperature(predict_lower(model, lower_val), fold.val.labels)
+        adjust_bias(model, fold.seen * fold.class_weights.numpy(), recipe.tau, temperature)
     if recipe.anomaly:
         frames = lower.of(np.arange(len(lower)), "none")
         features, val = (embed_all(model.eval(), part, progress, "good parts")[0] for part in (frames, lower_val))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -25,12 +28,15 @@ class OnnxGpuEngine:
         remedy = "it needs an NVIDIA driver, CUDA and: pip install 'lineguard[gpu]' (without onnxruntime beside it)"
         if provider not in onnxruntime.get_available_providers():
             raise EngineError(f"this ONNX Runtime has no {provider}; {remedy}")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model, session_options(), providers=[(provider, _OPTIONS[kind])]
-            )
-        except ERRORS as error:
-            raise EngineError(f"ONNX Runtime refuses the model: {error}") from error
+        # CUDA's libraries as pip installs them lie where no loader looks; what these two print is no output of ours.
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
+            try:
+                self._session = onnxruntime.InferenceSession(
+                    model, session_options(), providers=[(provider, _OPTIONS[kind])]
+                )
+            except ERRORS as error:
+                raise EngineError(f"ONNX Runtime refuses the model: {error}") from error
         if self._session.get_providers()[0] != provider:
             raise EngineError(f"{provider} does not start; {remedy}")
         self._session.disable_fallback()

@@ -45,11 +45,15 @@ class TensorRtEngine:
             gpu = f"{device.name()} sm_{major}{minor} driver {cuda.get_driver_version()}"
             plan = _plan(model, tensorrt, gpu, settings.get("plans"))
             # runtime and logger have to outlive the engine
-            self._logger = tensorrt.module.Logger(tensorrt.module.Logger.ERROR)
+            self._logger = tensorrt.logger()
             self._runtime = tensorrt.module.Runtime(self._logger)
             engine = self._runtime.deserialize_cuda_engine(plan)
             if engine is None:
-                raise EngineError(f"{tensorrt.name} does not load its own plan; remove the station's directory 'plans'")
+                raise EngineError(
+                    f"{tensorrt.name} {tensorrt.version} does not load its own plan on {gpu}: {self._logger.reason}; "
+                    "where it does not know this GPU, set engine.kind to 'onnxruntime-cuda', "
+                    "else remove the station's directory 'plans'"
+                )
             maker = GraphMaker()
             self.lanes = [TensorRtLane(cuda, engine, maker) for _ in range(lanes)]
         except cuda.Error as error:

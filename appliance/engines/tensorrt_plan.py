@@ -54,16 +54,32 @@ class TensorRt:
             "elsewhere: pip install 'lineguard[gpu]'"
         )
 
+    def logger(self) -> Any:
+        """A logger that prints nothing and keeps the last error as its `reason`."""
+        base = self.module.ILogger
+        errors = (base.INTERNAL_ERROR, base.ERROR)
+
+        class Kept(base):  # type: ignore[misc, valid-type]
+            def __init__(self) -> None:
+                base.__init__(self)
+                self.reason = "no reason given"
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in errors:
+                    self.reason = message
+
+        return Kept()
+
     def build(self, model: bytes, generation: str = "") -> bytes:
         """A plan for the GPU of this machine, or (TensorRT-RTX) for a named generation such as "sm_86".
 
         Raises:
             EngineError: the model is not one that TensorRT takes, or no plan can be built.
         """
-        trt = self.module
-        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        trt, logger = self.module, self.logger()
+        builder = trt.Builder(logger)
         network = builder.create_network(_strongly_typed(trt))
-        parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+        parser = trt.OnnxParser(network, logger)
         if not parser.parse(model):
             first = parser.get_error(0).desc() if parser.num_errors else "no reason given"
             raise EngineError(f"{self.name} {self.version} refuses the model: {first}")
@@ -80,7 +96,8 @@ class TensorRt:
         config.add_optimization_profile(profile)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise EngineError(f"{self.name} {self.version} could not build a plan for {generation or 'this GPU'}")
+            for_whom = generation or "this GPU"
+            raise EngineError(f"{self.name} {self.version} could not build a plan for {for_whom}: {logger.reason}")
         return bytes(plan)
 
 

@@ -46,6 +46,16 @@ def test_what_is_no_model_is_refused() -> None:
         TensorRt.find().build(b"no model", "sm_86")
 
 
+@needs_bindings
+def test_tensorrts_own_reason_reaches_the_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """What it would have printed is kept, and nothing is printed."""
+    found = TensorRt.find()
+    logger = found.logger()
+    assert found.module.Runtime(logger).deserialize_cuda_engine(b"no plan" * 100) is None
+    assert len(logger.reason) > len("no reason given")
+    assert capfd.readouterr() == ("", "")
+
+
 ROLES = {
     "_execution": "IExecutionContext",
     "engine": "ICudaEngine",

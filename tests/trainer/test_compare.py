@@ -134,7 +134,7 @@ def test_a_cell_is_what_trainer_train_gives_on_that_split(data: Path, tmp_path: 
     candidate = Candidate("few steps", tuned) if name == "tiny-tuned" else pick([name])[1]
     split = make_splits(dataset, "grouped", 3, 1)[1]
     store = Store(dataset, tmp_path / "cache", silent)
-    cell = run_cell(candidate, split, store, silent).outcome(split, candidate.recipe.tau)
+    cell = run_cell(candidate, split, store, silent).outcome(split, candidate.recipe.tau, dataset.labels())
     own = as_split(dataset, split)
     train(own, tmp_path / "run", candidate.recipe, seed=split.seed * 1000 + split.fold)
     for which, rows, logits in (("val", split.val, cell.val_logits), ("test", split.test, cell.test_logits)):

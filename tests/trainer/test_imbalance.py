@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from calibration.errors import InputError
 from calibration.metrics import softmax
 from calibration.scores import Scores
+from calibration.temperature import fit_temperature
 from tests.trainer.test_train import parts
 from trainer.data.loader import LoadedSplit, soft_labels
 from trainer.data.manifest import Dataset, Item
@@ -134,10 +135,27 @@ def test_the_learning_backbone_sees_the_classes_as_often_as_the_sampling_says(
 
 @pytest.mark.parametrize("recipe", [PLAIN, TUNED, replace(PLAIN, flip_average="both")], ids=["head", "tuned", "flips"])
 def test_adjusted_logits_are_the_plain_ones_less_the_log_shares(trained: Train, recipe: Recipe) -> None:
-    """tau * log(prior) is taken off, and the exported model, whose scores these are, has it in its bias."""
-    shares = np.array(COUNTS) / sum(COUNTS)
+    """tau * T * log(prior) is taken off, T the validated temperature, and the exported model, whose scores these are,
+    has it in its bias."""
     plain, adjusted = trained(recipe), trained(replace(recipe, tau=1.5))
-    np.testing.assert_allclose(logits(adjusted), logits(plain) - 1.5 * np.log(shares), atol=1e-4)
+    val = Scores.read(plain.run / "scores.val.csv")
+    offset = 1.5 * np.log(np.array(COUNTS) / sum(COUNTS))
+    taken = logits(plain) - logits(adjusted)
+    temperature = taken.mean() / offset.mean()
+    np.testing.assert_allclose(taken, np.broadcast_to(temperature * offset, taken.shape), atol=1e-4)
+    assert temperature == pytest.approx(fit_temperature(val.logits, val.labels), rel=0.05)
+
+
+def test_adjustment_counts_as_much_in_a_network_that_is_too_sure() -> None:
+    """Logits ten times as large at ten times the temperature: ten times as much is taken off, the same verdicts."""
+    model = Classifier(ClassifierConfig(3, 1, pooling="mean"))
+    taken = []
+    for scale in (1.0, 10.0):
+        with torch.no_grad():
+            model.linear.bias.copy_(scale * torch.tensor([2.0, 0.0, -1.0]))
+        adjust_bias(model, COUNTS, 1.0, scale)
+        taken.append(model.linear.bias.detach().clone() / scale)
+    torch.testing.assert_close(taken[0], taken[1])
 
 
 def test_adjustment_corrects_only_what_weights_and_sampling_left(trained: Train) -> None:
@@ -147,7 +165,7 @@ def test_adjustment_corrects_only_what_weights_and_sampling_left(trained: Train)
             trained(replace(PLAIN, tau=tau, **change))  # type: ignore[arg-type]
             for tau in (0.0, 1.0)
         )
-        np.testing.assert_allclose(logits(adjusted) + np.log(1 / 3), logits(plain), atol=1e-4)
+        assert float(np.ptp(logits(adjusted) - logits(plain), axis=1).max()) < 1e-4
 
 
 def test_learning_with_the_adjusted_loss_would_give_the_same_head() -> None:
@@ -158,7 +176,7 @@ def test_learning_with_the_adjusted_loss_would_give_the_same_head() -> None:
     features = rng.normal(size=(len(labels), model.features)).astype(np.float32)
     recipe = replace(PLAIN, head_penalties=(0.3,))
     fit_head(model, features, np.eye(3, dtype=np.float32)[labels], features, labels, recipe, torch.ones(3))
-    adjust_bias(model, COUNTS, 1.0)
+    adjust_bias(model, COUNTS, 1.0, temperature=1.0)
     model.eval()
     weight, bias = model.linear.weight, model.linear.bias
     x, y = torch.from_numpy(features), torch.from_numpy(labels)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.errors import InputError
+from calibration.temperature import fit_temperature
 from trainer.compare.folds import Split
 from trainer.compare.recipes import Candidate
 from trainer.compare.statistics import Outcome
@@ -49,9 +50,11 @@ class Cell:
     seconds: float
     images_per_second: float
 
-    def outcome(self, split: Split, tau: float) -> Outcome:
-        """The cell as statistics see it, with logit adjustment of strength ``tau`` (see trainer.head)."""
-        val, test = (logits.astype(np.float64) - tau * self.log_prior for logits in (self.val, self.test))
+    def outcome(self, split: Split, tau: float, labels: NDArray[np.int64]) -> Outcome:
+        """The cell as statistics see it, with logit adjustment of strength ``tau`` (see trainer.head); ``labels``
+        int64 (images,) of the whole dataset."""
+        offset = tau * fit_temperature(self.val, labels[split.val]) * self.log_prior
+        val, test = (logits.astype(np.float64) - offset for logits in (self.val, self.test))
         return Outcome(split.seed, split.fold, split.val, split.test, val, test)
 
 
@@ -71,7 +74,9 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
     prior = fold.seen * fold.class_weights.numpy()
     log_prior = prior_offset(prior, 1.0).numpy()
     if recipe.anomaly or recipe.places:
-        adjust_bias(look.model, prior, recipe.tau)  # the evidence is weighed against adjusted logits
+        # the evidence is weighed against adjusted logits
+        temperature = fit_temperature(_classify(look.model, look.at(split.val, "none")), fold.val.labels)
+        adjust_bias(look.model, prior, recipe.tau, temperature)
         log_prior = np.zeros_like(log_prior)
     if recipe.anomaly:
         train, held_out = (look.at(rows, "none", recipe.jitter)[0] for rows in (split.train, split.val))

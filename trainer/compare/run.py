@@ -190,7 +190,8 @@ def _table(
 ) -> Table:
     outcomes: dict[str, Sequence[Outcome]] = {
         candidate.name: [
-            cell.outcome(split, candidate.recipe.tau) for cell, split in zip(cells[candidate.name], splits, strict=True)
+            cell.outcome(split, candidate.recipe.tau, truth.labels)
+            for cell, split in zip(cells[candidate.name], splits, strict=True)
         ]
         for candidate in candidates
     }

@@ -114,6 +114,8 @@ class Store:
         usual = Recipe("").to_json()
         unusual = {field: value for field, value in recipe.items() if value != usual[field]}
         decides = {field: value for field, value in unusual.items() if field not in left_out}
+        if "tau" in decides:
+            decides["tau"] = f"{decides['tau']} at the validated temperature"
         return self._key(candidate, version("lineguard"), decides)
 
     def backbone_fingerprint(self, candidate: Candidate) -> str:
