@@ -95,7 +95,8 @@ class State:
         """Record an epoch's validation score (lower is better) and its standard error.
 
         The latest average within one standard error of the best score is kept (the one-standard-error rule of
-        Breiman et al. 1984): a small fold cannot tell such epochs apart, and the later one has averaged more.
+        Breiman et al. 1984): a small fold cannot tell such epochs apart, and the later one has averaged more. With an
+        infinite ``error`` that is always this one.
         """
         self.at.epoch += 1
         if score < self.at.best_score:

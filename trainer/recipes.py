@@ -39,6 +39,8 @@ class Recipe:
         ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
         patience: epochs without a better validation score before stopping early. The first epochs at a high rate
             are worse than the head they start from, and the last ones far better: keep it above half of the epochs.
+        keep_last: the last epoch's weights are kept, instead of the latest that validate as well as the best: for
+            validation folds of so few groups that they would throw a long training away.
         gamma: >= 0, of the focal loss; 0 is cross-entropy.
         balance: 0..1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike, 1 by inverse frequency.
             At 0.99 an image of a class of twenty weighs about five times as much as one of a class of hundreds.
@@ -75,6 +77,7 @@ class Recipe:
     warmup: float = 0.1
     ema: float = 0.99
     patience: int = 6
+    keep_last: bool = False
     gamma: float = 0.0
     balance: float = 0.99
     sampling: Sampling = "instance"

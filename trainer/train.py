@@ -209,7 +209,8 @@ def fine_tune(
     ``state.best``.
 
     AdamW (Loshchilov & Hutter, ICLR 2019), cosine learning rate after a warm-up, running average of the
-    weights; stops early when the validation score has not improved for ``recipe.patience`` epochs.
+    weights; stops early when the validation score has not improved for ``recipe.patience`` epochs. With
+    ``recipe.keep_last`` the best weights are the last.
     """
     recipe = fold.recipe
     targets, class_weights = torch.from_numpy(fold.targets), fold.class_weights
@@ -237,7 +238,8 @@ def fine_tune(
             val_logits = predict_lower(model, lower_val)
             score, error = validation_score(val_logits, fold.val.labels)
             accuracy = float((val_logits.argmax(1) == fold.val.labels).mean())
-            state.finish_epoch(score, error, {"loss": float(np.mean(losses)), "val_accuracy": accuracy})
+            allowed = math.inf if recipe.keep_last else error
+            state.finish_epoch(score, allowed, {"loss": float(np.mean(losses)), "val_accuracy": accuracy})
         yield state.at
 
 

@@ -128,6 +128,17 @@ def test_of_epochs_that_validation_cannot_tell_apart_the_latest_is_kept() -> Non
     assert (state.at.best_epoch, state.at.kept_epoch, state.at.best_score) == (2, 3, 0.25)
 
 
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where validation thinks nothing of any epoch the head alone is kept; with `keep_last` the end is."""
+    monkeypatch.setattr("trainer.train.validation_score", lambda *_: (9.0, 0.01))
+    dataset = parts(tmp_path / "images")
+    kept = {}
+    for keep_last in (False, True):
+        run = train(dataset, tmp_path / str(keep_last), replace(SMALL, epochs=1, keep_last=keep_last), 0)
+        kept[keep_last] = (run.epochs, run.kept_epoch)
+    assert kept == {False: (1, 0), True: (1, 1)}
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     """A checkpoint that cannot be read ends in a message with the remedy."""
     dataset = parts(tmp_path / "images")

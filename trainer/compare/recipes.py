@@ -40,7 +40,7 @@ TUNED = replace(FROZEN, name="fine-tuned", epochs=6, flips="both", flip_average=
 DEEP = replace(TUNED, name="deep", frozen_stages=3, epochs=5, sampling="square-root")
 """The upper four stages learn, shown rare classes more often; about one and a half times the cost of TUNED."""
 
-WHOLE = replace(DEEP, name="whole", frozen_stages=0, epochs=16, patience=16, jitter=0.15)
+WHOLE = replace(DEEP, name="whole", frozen_stages=0, epochs=16, patience=16, keep_last=True, jitter=0.15)
 """Every stage learns until the training parts hold nothing more, from brighter and darker copies too; about five times
 the cost of DEEP."""
 
