@@ -98,8 +98,8 @@ CANDIDATES = (
     _deep("deep-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
     _deep("deep-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
     _whole("whole", "every stage learns, three times as long, from brighter and darker copies too"),
-    _whole("whole-adjusted", "the same with logit adjustment, tau 1.5", tau=1.5),
-    _whole("whole-anomaly", "the same, and the distance to the good parts joins the score", tau=1.5, anomaly=True),
+    _whole("whole-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
+    _whole("whole-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
 )
 
 
