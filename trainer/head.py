@@ -1,13 +1,13 @@
 """The linear head, fitted on features of the frozen network: logistic regression with a validated penalty.
 
 Logit adjustment is one subtraction from the head's bias after training (:func:`adjust_bias`), in the unit of the
-logits at their validated temperature. At temperature 1, since the bias is neither penalised
-nor decayed, learning with ``tau * log(prior)`` added to the logits would move the bias of a head fitted here by just as
-much and nothing else. A network that has learned its training parts by heart has logits several times too large, and the same
-subtraction would hardly move them: there the temperature counts. What is exported is adjusted, and temperature and
-thresholds are fitted on adjusted scores. Its probabilities speak of classes of equal size, rarer
-classes being raised: better for balanced accuracy, worse calibrated to the line until the temperature is fitted, and
-the thresholds of a release absorb what is left.
+logits at their validated temperature. At temperature 1, since the bias is neither penalised nor decayed, learning with
+``tau * log(prior)`` added to the logits would move the bias of a head fitted here by just as much and nothing else. A
+network that has learned its training parts by heart has logits several times too large, and the same subtraction would
+hardly move them: there the temperature counts. What is exported is adjusted, and temperature and thresholds are fitted
+on adjusted scores. Its probabilities speak of classes of equal size, rarer classes being raised: better for balanced
+accuracy, worse calibrated to the line until the temperature is fitted, and the thresholds of a release absorb what is
+left.
 """
 
 from __future__ import annotations
