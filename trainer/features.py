@@ -81,8 +81,7 @@ class Activations:
         self.model, self.frames, self.stages = model, frames, stages
         self.copies = self._computed = COPIES[flips]
         draw = np.random.default_rng([seed, 1]).uniform(-jitter, jitter, (2, len(self.copies), len(frames)))
-        self._gain = torch.from_numpy(1 + draw[0]).float()
-        self._offset = torch.from_numpy(127 * draw[1]).float()
+        self._jitter, self._light = jitter, torch.from_numpy(draw).float()
         self._rows, self._copies = np.arange(len(frames)), np.arange(len(self.copies))
         self._cache: Tensor | None = None
         self._keep, self._filled = keep, False
@@ -145,14 +144,20 @@ class Activations:
         picked = self._cache[torch.from_numpy(copies), torch.from_numpy(rows)]
         return picked.float().contiguous(memory_format=torch.channels_last)
 
-    def _compute(self, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> Tensor:
+    def relit(self, rows: NDArray[np.int64], copies: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """As :meth:`get`, in light drawn now, within the same jitter."""
+        light = torch.from_numpy(rng.uniform(-self._jitter, self._jitter, (2, len(rows)))).float()
+        return self._compute(self._rows[rows], self._copies[copies], light)
+
+    def _compute(self, rows: NDArray[np.int64], copies: NDArray[np.int64], light: Tensor | None = None) -> Tensor:
         pixels, axes = torch.from_numpy(self.frames[rows]).float(), self._computed
         mirrored = torch.stack(
             [frame.flip([axis - 1 for axis in axes[copy]]) for frame, copy in zip(pixels, copies, strict=True)]
         )
-        index = (torch.from_numpy(copies), torch.from_numpy(rows))
-        gain, offset = (value[index][:, None, None, None] for value in (self._gain, self._offset))
-        lit = ((mirrored - 127) * gain + 127 + offset).clamp(0, 255)
+        if light is None:
+            light = self._light[:, torch.from_numpy(copies), torch.from_numpy(rows)]
+        contrast, brightness = light[:, :, None, None, None]
+        lit = ((mirrored - 127) * (1 + contrast) + 127 * (1 + brightness)).clamp(0, 255)
         with torch.no_grad():
             lower = self.model.lower(lit.contiguous(memory_format=torch.channels_last), self.stages)
         # Rounded as in the cache, so that a run does not depend on whether there was room for one.

@@ -34,6 +34,8 @@ class Recipe:
         flip_average: the classifier's answer is the mean over these mirrored views; same caution, and two or four
             times the cost of a part.
         jitter: 0..1; each copy's contrast and brightness vary by up to this share (lamps age).
+        relight: the upper backbone learns from light drawn anew, within ``jitter``, each time a frame is shown, instead
+            of once a copy: the frozen stages are then computed each time.
         batch: frames a step. learning_rate, weight_decay: of AdamW. warmup: share of the steps, 0..1.
         head_rate: the head's learning rate as a share of the backbone's; it starts from a fit, not from nothing.
         ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
@@ -70,6 +72,7 @@ class Recipe:
     flips: Flips = "both"
     flip_average: Flips = "none"
     jitter: float = 0.0
+    relight: bool = False
     batch: int = 16
     learning_rate: float = 5e-4
     head_rate: float = 1.0
@@ -133,6 +136,8 @@ class Recipe:
             raise InputError(f"recipe {self.name}: smote makes classes equal already; set sampling to 'instance'")
         if self.smote and self.epochs and not self.retrain_head:
             raise InputError(f"recipe {self.name}: smote needs frozen features; set epochs to 0, or retrain_head")
+        if self.relight and not (self.jitter and self.epochs):
+            raise InputError(f"recipe {self.name}: relight draws light within jitter, epoch by epoch; set both above 0")
         if self.retrain_head and not self.epochs:
             raise InputError(f"recipe {self.name}: retrain_head follows a backbone that learned; set epochs above 0")
 

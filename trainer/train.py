@@ -223,10 +223,11 @@ def fine_tune(
         epoch, losses = state.at.epoch, []
         torch.manual_seed(fold.seed * 10_007 + epoch)  # of dropout
         model.train()
-        key = (fold.seed, epoch)
+        key, light = (fold.seed, epoch), np.random.default_rng([3, fold.seed, epoch])
         for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, key, rows_of_a_round):
             set_rate(state.optimiser, recipe, state.at.step / (recipe.epochs * steps))
-            logits = model.classify(model.embed(lower.get(rows, copies), recipe.frozen_stages))
+            shown = lower.relit(rows, copies, light) if recipe.relight else lower.get(rows, copies)
+            logits = model.classify(model.embed(shown, recipe.frozen_stages))
             loss = focal_loss(logits, targets[torch.from_numpy(rows)], recipe.gamma, class_weights)
             state.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

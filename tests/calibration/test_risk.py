@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from calibration.conformal import escape_bound
 from calibration.decision import Decision, DecisionRule
@@ -20,6 +21,7 @@ from calibration.risk import (
     cost_per_part,
     escape_at_overkill,
     escape_overkill_curve,
+    mean_escape,
     wilson,
 )
 
@@ -96,6 +98,22 @@ def test_a_perfect_and_a_useless_ranking() -> None:
     d = np.repeat([False, True], 50)
     assert escape_at_overkill(np.linspace(0, 1, 100), d) == 0
     assert escape_at_overkill(np.tile(np.linspace(0, 1, 50), 2), d, 0.1) == pytest.approx(0.9)
+
+
+@given(parts=parts, limit=st.sampled_from([0.05, 0.2, 0.5, 0.99]))
+def test_the_mean_escape_is_one_less_the_partial_auc(parts: list[tuple[int, bool]], limit: float) -> None:
+    """scikit-learn gives McClish's standardised area; ties and a limit between two steps of the curve included."""
+    p, d = np.array([v / 8 for v, _ in parts]), np.array([x for _, x in parts])
+    assume(d.any() and not d.all())
+    least = limit**2 / 2
+    area = least + (2 * roc_auc_score(d, p, max_fpr=limit) - 1) * (limit - least)
+    assert mean_escape(p, d, limit) == pytest.approx(1 - area / limit, abs=1e-9)
+
+
+def test_the_mean_escape_needs_both_kinds_of_parts() -> None:
+    """Without defects nothing escapes, without good parts nothing is scrapped: neither has a curve."""
+    for label in (True, False):
+        assert math.isnan(mean_escape([0.2, 0.8], [label, label], 0.2))
 
 
 @pytest.mark.parametrize(("p", "d"), [([0.1, float("nan")], [True, False]), ([0.1], [True, False]), ([], [])])

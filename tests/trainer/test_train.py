@@ -32,6 +32,7 @@ from trainer.run import read_settings
 from trainer.train import draw_batches, train
 
 SMALL = replace(FULL, name="small", epochs=3, batch=8, frozen_stages=5, flips="horizontal")
+RELIT = replace(SMALL, jitter=0.2, relight=True)
 
 
 def parts(root: Path, counts: tuple[int, ...] = (24, 16), colour: bool = False, soft: bool = False) -> Dataset:
@@ -77,16 +78,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) 
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_never_killed(tmp_path: Path) -> None:
-    """kill -9 after the first epoch, start again: the same bytes as without the kill."""
+    """kill -9 after the first epoch, start again: the same bytes as without the kill, in the same light."""
     dataset = parts(tmp_path / "images")
-    train(dataset, tmp_path / "whole", SMALL, 3)
+    train(dataset, tmp_path / "whole", RELIT, 3)
     program = textwrap.dedent(
         """
         import sys
         from pathlib import Path
-        from tests.trainer.test_train import SMALL, parts
+        from tests.trainer.test_train import RELIT, parts
         from trainer.train import train
-        train(parts(Path(sys.argv[1])), Path(sys.argv[2]), SMALL, 3)
+        train(parts(Path(sys.argv[1])), Path(sys.argv[2]), RELIT, 3)
         """
     )
     command = [sys.executable, "-c", program, str(tmp_path / "images"), str(tmp_path / "killed")]
@@ -99,7 +100,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(tmp_path: Path) -> Non
     process.wait()
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    train(dataset, tmp_path / "killed", SMALL, 3)
+    train(dataset, tmp_path / "killed", RELIT, 3)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
@@ -219,6 +220,23 @@ def test_without_room_for_a_cache_the_activations_are_the_same() -> None:
     cached.fill(lambda what, done, total: None, "")
     rows, copies = np.array([4, 0, 2, 2]), np.array([0, 1, 2, 3])
     np.testing.assert_allclose(cached.get(rows, copies), fresh.get(rows, copies), rtol=2e-3, atol=1e-3)
+
+
+def test_light_drawn_anew_stays_within_the_jitter_and_differs_from_look_to_look() -> None:
+    """Each frame has a light of its own, and the same generator gives the same light."""
+    model = Classifier(ClassifierConfig(classes=2, channels=1)).eval()
+    model.backbone.stem.conv.weight.data.abs_()  # type: ignore[union-attr]  # brighter frames: larger sums
+    frames = np.full((6, 1, 48, 64), 200, np.uint8)
+    some, shown = Activations(model, frames, 0, "both", jitter=0.2), []
+    for seed in (0, 0, 1):
+        shown.append(some.relit(np.arange(6), np.zeros(6, np.int64), np.random.default_rng(seed)))
+    assert torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], shown[2])
+    assert len({float(frame.double().sum()) for frame in shown[0]}) == 6
+    darkest, brightest = (np.full((1, 1, 48, 64), value, np.uint8) for value in (200 - 41, 200 + 41))
+    one = np.array([0])
+    least, most = (Activations(model, edge, 0, cache_bytes=0).get(one, one).mean() for edge in (darkest, brightest))
+    assert all(least <= frame.mean() <= most for frame in shown[0])
 
 
 def test_copies_are_mirrored_frames() -> None:

@@ -44,6 +44,9 @@ WHOLE = replace(DEEP, name="whole", frozen_stages=0, epochs=16, patience=16, kee
 """Every stage learns until the training parts hold nothing more, from brighter and darker copies too; about five times
 the cost of DEEP."""
 
+LONG = replace(WHOLE, name="long", epochs=30, patience=30, batch=32, relight=True)
+"""The same twice as long, in light that is another each time a part is shown."""
+
 
 def _frozen(name: str, about: str, scale: float = 1.0, **changes: Any) -> Candidate:
     return Candidate(about, replace(FROZEN, name=name, **changes), scale)
@@ -59,6 +62,10 @@ def _deep(name: str, about: str, **changes: Any) -> Candidate:
 
 def _whole(name: str, about: str, **changes: Any) -> Candidate:
     return Candidate(about, replace(WHOLE, name=name, **changes))
+
+
+def _long(name: str, about: str, **changes: Any) -> Candidate:
+    return Candidate(about, replace(LONG, name=name, **changes))
 
 
 CANDIDATES = (
@@ -100,6 +107,9 @@ CANDIDATES = (
     _whole("whole", "every stage learns, three times as long, from brighter and darker copies too"),
     _whole("whole-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
     _whole("whole-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
+    _long("long", "every stage learns, twice as long again, in another light each time"),
+    _long("long-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
+    _long("long-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
 )
 
 
