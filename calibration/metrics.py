@@ -5,7 +5,7 @@ All functions take plain arrays: `probabilities` float (n, classes) with rows th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,20 +158,29 @@ def bootstrap(
 ) -> Interval:
     """Percentile bootstrap interval (Efron 1979) of `statistic`, a function of row indices.
 
-    With `groups` (n,) whole groups are drawn, as rows of one part are not independent. Draws on which the
-    statistic is NaN (a resample without a defect, say) are left out.
+    With `groups` (n,) whole groups are drawn, see `resamples`. Draws on which the statistic is NaN (a resample without
+    a defect, say) are left out.
+    """
+    values = np.array([statistic(rows) for rows in resamples(n, groups, draws, seed)])
+    return _quantiles(statistic(np.arange(n)), values[~np.isnan(values)], level)
+
+
+def resamples(n: int, groups: ArrayLike | None = None, draws: int = 500, seed: int = 0) -> Iterator[Ints]:
+    """`draws` samples with replacement from n rows, as indices int64: n of them each, or the rows of as many groups as
+    there are, since rows of one part are not independent.
+
+    Args:
+        groups: (n,), any values that can be sorted.
     """
     rng = np.random.default_rng(seed)
     if groups is None:
-        resamples = (rng.integers(0, n, n) for _ in range(draws))
-    else:
-        _, index = np.unique(np.asarray(groups), return_inverse=True)
-        members = [np.flatnonzero(index == g) for g in range(int(index.max()) + 1)]
-        resamples = (
-            np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]) for _ in range(draws)
-        )
-    values = np.array([statistic(rows) for rows in resamples])
-    return _quantiles(statistic(np.arange(n)), values[~np.isnan(values)], level)
+        for _ in range(draws):
+            yield rng.integers(0, n, n)
+        return
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    members = [np.flatnonzero(index == g) for g in range(int(index.max()) + 1)]
+    for _ in range(draws):
+        yield np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
 
 
 def _quantiles(value: float, values: Floats, level: float = 0.95) -> Interval:

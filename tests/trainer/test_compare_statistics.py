@@ -1,4 +1,4 @@
-"""Levels, paired differences and the nested choice of a comparison, held against closed forms and scipy."""
+"""Levels and paired differences of a comparison, held against closed forms and scipy."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
 
 from calibration.metrics import auroc, ece, nll, softmax
-from calibration.risk import escape_at_overkill, mean_escape
+from calibration.risk import escape_at_overkill
 from calibration.temperature import fit_temperature
 from trainer.compare.statistics import (
     Outcome,
     Pooled,
     Truth,
     aligned,
-    chosen_by_validation,
     difference,
     differences,
     levels,
     pool,
     recalls,
-    selection_score,
     t_quantile,
 )
 
@@ -162,29 +160,3 @@ def test_an_image_that_no_fold_judged_is_an_error() -> None:
     """A pooled figure is of all images or of none."""
     with pytest.raises(ValueError, match="judged by no fold"):
         pool(outcomes(1.0)[1:], TRUTH)
-
-
-def test_the_choice_sees_the_validation_fold_alone() -> None:
-    """A recipe that is best in validation and worst in test is chosen, and its test figures are the ones that count."""
-    honest, lucky = outcomes(1.0), outcomes(3.0, noise=3)
-    rng = np.random.default_rng(0)
-    useless = [
-        Outcome(o.seed, o.fold, o.val, o.test, o.val_logits, rng.normal(size=o.test_logits.shape)) for o in lucky
-    ]
-    chosen, names = chosen_by_validation({"honest": honest, "useless": useless}, TRUTH, 0.1)
-    assert names == ["useless"] * 10
-    assert levels(pool(chosen, TRUTH), TRUTH, 0.1, 20)["balanced_accuracy"].value < 0.5
-
-
-def test_the_selection_score_is_the_mean_of_balanced_accuracy_and_caught_defects() -> None:
-    """On the validation fold; balanced accuracy alone where it holds no defect."""
-    outcome = outcomes(1.0)[0]
-    y = LABELS[outcome.val]
-    said = outcome.val_logits.argmax(1)
-    p = softmax(outcome.val_logits / fit_temperature(outcome.val_logits, y))
-    escape = mean_escape(1 - p[:, 0], y != 0, 0.2)
-    wanted = (balanced_accuracy_score(y, said) + 1 - escape) / 2
-    assert selection_score(outcome, TRUTH, 0.1) == pytest.approx(wanted)
-    good = outcome.val[y == 0]
-    alone = Outcome(0, 0, good, outcome.test, outcome.val_logits[y == 0], outcome.test_logits)
-    assert selection_score(alone, TRUTH, 0.1) == pytest.approx(float((said[y == 0] == 0).mean()))

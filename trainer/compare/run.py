@@ -14,6 +14,7 @@ import numpy as np
 from calibration.errors import InputError
 from calibration.values import Interval
 from trainer.compare.cells import Cell, read_cell, run_cell, write_cell
+from trainer.compare.choice import chosen_by_validation
 from trainer.compare.folds import INNER, Protocol, Split, make_splits
 from trainer.compare.recipes import BASELINE, Candidate
 from trainer.compare.statistics import (
@@ -21,7 +22,6 @@ from trainer.compare.statistics import (
     Outcome,
     Pooled,
     Truth,
-    chosen_by_validation,
     differences,
     levels,
     pool,
@@ -34,7 +34,13 @@ from trainer.run import write_json
 
 VERSION = 1
 PLAN = "plan.json"
-CHOSEN = "chosen by validation"
+CHOSEN, HIGHEST = "chosen by validation", "highest on validation"
+NESTED = {
+    HIGHEST: ("in each cell the recipe that was best on its inner validation fold", 0.0),
+    CHOSEN: ("in each cell the last recipe that its inner validation fold cannot tell from that one: one SE", 1.0),
+}
+"""The lines of nested choices: what they are, and the standard errors that a recipe may lie below the best."""
+
 DRAWS = 200
 """Bootstrap resamples behind each interval."""
 
@@ -44,12 +50,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name, about: of the recipe. input: height and width in pixels, None for the line of the nested choice.
+        name, about: of the recipe. input: height and width in pixels, None for the lines of nested choices.
         figures: see `statistics.statistics`, pooled out of fold, mean over seeds, 95 % bootstrap over groups.
         recall: of each class, likewise.
         differences: to the baseline, paired by cell; empty for the baseline itself.
         seconds: CPU seconds of a cell on shared features, mean. images_per_second: one CPU second judges, median.
-        chosen: how many cells each recipe was chosen in; empty but for the line of the nested choice.
+        chosen: how many cells each recipe was chosen in; empty but for the lines of nested choices.
         changed: images whose likeliest class is another after temperature, all seeds together: 0, or temperature is
             not what it should be.
     """
@@ -210,7 +216,7 @@ def _table(
                 differences={} if name == BASELINE else differences(judged, outcomes[BASELINE], truth, overkill),
                 seconds=float(np.mean([cell.seconds for cell in used])),
                 images_per_second=float(np.median([cell.images_per_second for cell in used])),
-                chosen=dict(Counter(by).most_common()) if name == CHOSEN else {},
+                chosen=dict(Counter(by).most_common()) if name in NESTED else {},
                 changed=pooled[name].changed,
             )
         )
@@ -219,6 +225,7 @@ def _table(
         spec = store.settings(candidate).spec
         by = [candidate.name] * len(splits)
         add(candidate.name, candidate.about, (spec.height, spec.width), outcomes[candidate.name], by)
-    judged, by = chosen_by_validation(outcomes, truth, overkill)
-    add(CHOSEN, "in each cell the recipe that was best on its inner validation fold", None, judged, by)
+    for name, (about, standard_errors) in NESTED.items():
+        judged, by = chosen_by_validation(outcomes, truth, overkill, standard_errors)
+        add(name, about, None, judged, by)
     return Table(protocol, tuple(rows), pooled)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.metrics import auroc, balanced_accuracy, bootstrap, confusion, ece, macro_f1, nll, softmax
-from calibration.risk import escape_at_overkill, mean_escape
+from calibration.risk import escape_at_overkill
 from calibration.temperature import fit_temperature
 from calibration.values import Interval
 
@@ -98,16 +98,6 @@ def aligned(defect_probability: Floats, is_defect: NDArray[np.bool_], cells: Int
             below, upto = (np.searchsorted(good, defect_probability[rows], side) for side in ("left", "right"))
             shares[rows] = (below + upto) / (2 * len(good))
     return shares
-
-
-def selection_score(outcome: Outcome, truth: Truth, overkill: float) -> float:
-    """What a recipe is chosen by inside the training part, 0..1, higher is better: the mean of balanced accuracy and
-    of 1 - the mean escape over overkill up to twice ``overkill`` on the validation fold; balanced accuracy alone where
-    it lacks defects or good parts. The escape at ``overkill`` itself hangs on a handful of parts there.
-    """
-    p, y = softmax(outcome.val_logits / outcome.temperature(truth)), truth.labels[outcome.val]
-    caught = 1 - mean_escape(1 - p[:, truth.ok_index], y != truth.ok_index, 2 * overkill)
-    return float(np.nanmean((balanced_accuracy(p.argmax(1), y, len(truth.classes)), caught)))
 
 
 @dataclass(frozen=True)
@@ -263,20 +253,3 @@ def _t_cdf(t: float, freedom: int) -> float:
     if freedom % 2 == 0:
         return 0.5 + math.sin(angle) * terms / 2
     return 0.5 + (angle + math.sin(angle) * terms) / math.pi
-
-
-def chosen_by_validation(
-    outcomes: dict[str, Sequence[Outcome]], truth: Truth, overkill: float
-) -> tuple[list[Outcome], list[str]]:
-    """For each cell the recipe with the best selection score, judged on that cell's test fold: a nested choice.
-
-    Args:
-        outcomes: by recipe, each with the same cells in the same order. Ties go to the first recipe.
-
-    Returns:
-        The outcome of each cell, and the name of the recipe that it is from.
-    """
-    names = list(outcomes)
-    scores = np.array([[selection_score(o, truth, overkill) for o in outcomes[name]] for name in names])
-    best = [names[row] for row in scores.argmax(axis=0)]
-    return [outcomes[name][cell] for cell, name in enumerate(best)], best
