@@ -71,6 +71,13 @@ class State:
             for name, parameter in self.weights.items():
                 parameter.copy_(tensors[name])
 
+    def to(self, device: torch.device) -> None:
+        """Move everything but the parameters, which move with their model."""
+        for kept in (self.averaged, self.best):
+            kept.update({name: tensor.to(device) for name, tensor in kept.items()})
+        for moments in self.optimiser.state.values():
+            moments.update({name: moments[name].to(device) for name in MOMENTS if name in moments})
+
     def step(self, memory: float) -> None:
         """Count a step and move the average; its memory (0..1) grows from nothing, so that it forgets the
         start.

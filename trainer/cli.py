@@ -15,7 +15,7 @@ from trainer.cli_compare import compare_command
 from trainer.cli_distill import distill_command
 from trainer.cli_import import import_group
 from trainer.cli_labels import labels_group
-from trainer.cli_support import check_run, parse_size, stages
+from trainer.cli_support import check_run, device_option, parse_size, stages
 from trainer.data.manifest import SPLITS, read_dataset
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
 )
 @click.option("--anomaly", is_flag=True, help="Let the distance to good parts join the score, for defects never seen.")
 @click.option("--places", is_flag=True, help="Let single places of a frame vote on its class too, for small defects.")
+@device_option
 @click.option("--resume", is_flag=True, help="Go on with the interrupted training that RUN holds.")
 @click.option("--force", is_flag=True, help="Delete the training that RUN holds and start anew.")
 @json_option
@@ -81,12 +82,16 @@ def train_command(
     pooling: str | None,
     anomaly: bool,
     places: bool,
+    device: str,
     resume: bool,
     force: bool,
     as_json: bool,
 ) -> None:
     """Train a classifier on DATA's train split, choose it by its val split, and score val and test."""
     dataset = read_dataset(data)
+    from trainer.device import device_named
+
+    chosen_device = device_named(device)
     check_run(run, resume, force)
     from trainer.evaluate import evaluate_run
     from trainer.recipes import RECIPES
@@ -95,7 +100,7 @@ def train_command(
     chosen: dict[str, Any] = {"backbone": backbone, "pooling": pooling, "anomaly": anomaly, "places": places}
     plan = replace(RECIPES[recipe], **{name: value for name, value in chosen.items() if value})
     with stages() as progress:
-        result = train(dataset, run, plan, seed, size, progress)
+        result = train(dataset, run, plan, seed, size, progress, chosen_device)
     settings = result.settings
     figures = evaluate_run(run)
     facts = {

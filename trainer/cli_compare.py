@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.cli_support import emit, example, json_option, say
-from trainer.cli_support import stages
+from trainer.cli_support import device_option, stages
 from trainer.data.manifest import read_dataset
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ FEWEST_FOLDS, MOST_FOLDS = 3, 20
     help="Share of good parts rejected at which escapes are counted.",
 )
 @click.option("--random-split", is_flag=True, help="Add folds that cut groups: shows what leakage would pretend.")
+@device_option
 @json_option
 def compare_command(
     data: Path,
@@ -50,6 +51,7 @@ def compare_command(
     seeds: int,
     overkill: float,
     random_split: bool,
+    device: str,
     as_json: bool,
 ) -> None:
     """Train a declared set of recipes on grouped folds of DATA and tell which differ from the baseline.
@@ -62,6 +64,7 @@ def compare_command(
     from trainer.compare.recipes import affordable, pick
     from trainer.compare.report import render
     from trainer.compare.run import compare
+    from trainer.device import device_named
 
     names = None if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
     candidates = pick(names)
@@ -69,7 +72,9 @@ def compare_command(
         candidates = affordable(candidates, dataset.frame_heights, dataset.frame_widths)
     protocols = PROTOCOLS if random_split else PROTOCOLS[:1]
     with stages() as progress:
-        result = compare(dataset, out, candidates, folds, seeds, overkill, protocols, progress)
+        result = compare(
+            dataset, out, candidates, folds, seeds, overkill, protocols, progress, device=device_named(device)
+        )
     page = out / "compare.html"
     page.write_text(render(result), encoding="utf-8")
     if as_json:

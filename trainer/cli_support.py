@@ -32,6 +32,15 @@ def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return height, width
 
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where upper stages of the network learn; everything else is done on the CPU.",
+)
+
+
 @contextmanager
 def stages() -> Iterator[Stages]:
     """Progress bars on stderr, one per stage of the work; yields the callback (what, done, total) that moves them."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.device import device_of
 from trainer.models.classifier import Classifier, Flips
 
 Pixels = NDArray[np.uint8]
@@ -150,13 +151,14 @@ class Activations:
         return self._compute(self._rows[rows], self._copies[copies], light)
 
     def _compute(self, rows: NDArray[np.int64], copies: NDArray[np.int64], light: Tensor | None = None) -> Tensor:
-        pixels, axes = torch.from_numpy(self.frames[rows]).float(), self._computed
+        device = device_of(self.model)
+        pixels, axes = torch.from_numpy(self.frames[rows]).to(device).float(), self._computed
         mirrored = torch.stack(
             [frame.flip([axis - 1 for axis in axes[copy]]) for frame, copy in zip(pixels, copies, strict=True)]
         )
         if light is None:
             light = self._light[:, torch.from_numpy(copies), torch.from_numpy(rows)]
-        contrast, brightness = light[:, :, None, None, None]
+        contrast, brightness = light.to(device)[:, :, None, None, None]
         lit = ((mirrored - 127) * (1 + contrast) + 127 * (1 + brightness)).clamp(0, 255)
         with torch.no_grad():
             lower = self.model.lower(lit.contiguous(memory_format=torch.channels_last), self.stages)
@@ -172,8 +174,8 @@ def embed_all(model: Classifier, activations: Activations, progress: Progress, w
         for copy in range(copies):
             for start in range(0, n, FORWARD_BATCH):
                 rows = np.arange(start, min(start + FORWARD_BATCH, n))
-                lower = activations.get(rows, np.full(len(rows), copy))
-                features[copy, rows] = model.embed(lower, activations.stages).numpy()
+                lower = activations.get(rows, np.full(len(rows), copy)).to(device_of(model))
+                features[copy, rows] = model.embed(lower, activations.stages).cpu().numpy()
                 progress(what, copy * n + int(rows[-1]) + 1, copies * n)
     return features
 

@@ -1,6 +1,6 @@
 """Training, top to bottom: pixels, frozen features, head, then the upper backbone; into a run folder.
 
-Everything random is drawn from (seed, epoch), so a run is the same to the last bit on one machine with the
+Everything random is drawn from (seed, epoch), so on the CPU a run is the same to the last bit on one machine with the
 same number of threads, and a run that was killed and started again equals one that was not.
 """
 
@@ -24,6 +24,7 @@ from trainer.checkpoint import Progressed, State
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
 from trainer.data.sampling import sample_rows, seen_counts
+from trainer.device import device_of, learning_on
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
 from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.losses import focal_loss, sample_weights
@@ -65,6 +66,7 @@ def train(
     seed: int = 0,
     size: tuple[int, int] | None = None,
     progress: Progress = silent,
+    device: torch.device | None = None,
 ) -> TrainResult:
     """Train a classifier on the dataset's train split, choose by its val split, score val and test.
 
@@ -75,6 +77,7 @@ def train(
     Args:
         size: (height, width) of the input instead of the one chosen from the frames.
         progress: called with (what is being done, how many are done, of how many).
+        device: where the upper backbone learns; None is the CPU, and everything else is done there.
 
     Raises:
         InputError: the dataset cannot be trained on (by this recipe), or the run folder holds another training.
@@ -105,8 +108,9 @@ def train(
         start_pooling(model, lower, fold.train.labels, seed)
         state.at.best_score = start_head(model, learned_by, lower, lower_val, progress)
         state.keep_best()
-    for _ in fine_tune(model, learned_by, lower, lower_val, state, progress):
-        state.save(run / CHECKPOINT, settings.fingerprint)
+    with learning_on(device or torch.device("cpu"), model, state):
+        for _ in fine_tune(model, learned_by, lower, lower_val, state, progress):
+            state.save(run / CHECKPOINT, settings.fingerprint)
 
     state.load(state.best)
     at, score = state.at, state.at.best_score
@@ -212,8 +216,8 @@ def fine_tune(
     weights; stops early when the validation score has not improved for ``recipe.patience`` epochs. With
     ``recipe.keep_last`` the best weights are the last.
     """
-    recipe = fold.recipe
-    targets, class_weights = torch.from_numpy(fold.targets), fold.class_weights
+    recipe, device = fold.recipe, device_of(model)
+    targets, class_weights = torch.from_numpy(fold.targets).to(device), fold.class_weights.to(device)
     steps = max(len(fold.train.labels) // recipe.batch, LEAST_STEPS)
 
     def rows_of_a_round(rng: np.random.Generator) -> NDArray[np.int64]:
@@ -227,7 +231,7 @@ def fine_tune(
         for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, key, rows_of_a_round):
             set_rate(state.optimiser, recipe, state.at.step / (recipe.epochs * steps))
             shown = lower.relit(rows, copies, light) if recipe.relight else lower.get(rows, copies)
-            logits = model.classify(model.embed(shown, recipe.frozen_stages))
+            logits = model.classify(model.embed(shown.to(device), recipe.frozen_stages))
             loss = focal_loss(logits, targets[torch.from_numpy(rows)], recipe.gamma, class_weights)
             state.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -249,7 +253,7 @@ def predict_lower(model: Classifier, lower: Activations) -> NDArray[np.float32]:
     model.eval()
     features = embed_all(model, lower, silent, "")[0]
     with torch.no_grad():
-        logits: NDArray[np.float32] = model.classify(torch.from_numpy(features)).numpy()
+        logits: NDArray[np.float32] = model.classify(torch.from_numpy(features).to(device_of(model))).cpu().numpy()
     return logits
 
 

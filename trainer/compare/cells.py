@@ -19,6 +19,7 @@ from trainer.compare.recipes import Candidate
 from trainer.compare.statistics import Outcome
 from trainer.compare.store import Store, widest
 from trainer.data.loader import LoadedSplit
+from trainer.device import learning_on
 from trainer.features import COPIES, Activations, Progress, embed_all, silent
 from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import prior_offset
@@ -149,11 +150,12 @@ def _tune(look: _Look, fold: Fold, split: Split, progress: Progress) -> tuple[in
         state.at.best_score = _start(look, learned_by, split)
         state.keep_best()
     earlier = sum(line["cpu_seconds"] for line in state.at.history)
-    for at in fine_tune(model, learned_by, lower, lower_val, state, silent):
-        mark, begun = time.process_time(), mark
-        at.history[-1]["cpu_seconds"] = mark - begun
-        state.save(checkpoint, fingerprint)
-        progress("epochs of this cell", at.epoch, recipe.epochs)
+    with learning_on(store.device, model, state):
+        for at in fine_tune(model, learned_by, lower, lower_val, state, silent):
+            mark, begun = time.process_time(), mark
+            at.history[-1]["cpu_seconds"] = mark - begun
+            state.save(checkpoint, fingerprint)
+            progress("epochs of this cell", at.epoch, recipe.epochs)
     state.load(state.best)
     look.is_own = True
     if recipe.retrain_head:

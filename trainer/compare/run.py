@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from calibration.errors import InputError
 from calibration.values import Interval
@@ -112,6 +113,7 @@ def compare(
     protocols: Sequence[Protocol],
     progress: Progress,
     draws: int = DRAWS,
+    device: torch.device | None = None,
 ) -> Comparison:
     """Train and judge every candidate on every split; what ``out`` holds already is not computed again.
 
@@ -120,6 +122,7 @@ def compare(
         candidates: the baseline among them.
         folds: at least folds.LEAST_FOLDS. seeds: >= 1, repetitions with other folds. overkill: 0..1.
         progress: called with (what is being done, how many are done, of how many).
+        device: where upper stages learn; None is the CPU, and everything else is done there.
 
     Raises:
         InputError: the dataset does not allow the folds, or ``out`` holds something else.
@@ -127,7 +130,7 @@ def compare(
     splits = {protocol: make_splits(dataset, protocol, folds, seeds) for protocol in protocols}
     claim(out, dataset, folds)
     truth = Truth(dataset.labels(), tuple(item.group for item in dataset.items), dataset.classes, dataset.ok_index)
-    store = Store(dataset, out / "cache", progress)
+    store = Store(dataset, out / "cache", progress, device)
     total = len(candidates) * sum(map(len, splits.values()))
     done, computed, tables = 0, 0, []
     for protocol in protocols:

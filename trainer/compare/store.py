@@ -34,10 +34,12 @@ class Store:
         dataset: whose images are read on first use.
         folder: of the cached features: about 0.1 to 1 MB an image and input size. It may be deleted at any time.
         progress: called with (what is being done, how many are done, of how many).
+        device: where upper stages learn; all else is done on the CPU.
     """
 
-    def __init__(self, dataset: Dataset, folder: Path, progress: Progress) -> None:
+    def __init__(self, dataset: Dataset, folder: Path, progress: Progress, device: torch.device | None = None) -> None:
         keep_freed_memory()
+        self.device = device or torch.device("cpu")
         self.dataset = whole(dataset)
         self.folder, self.progress = folder, progress
         self._frames: dict[str, LoadedSplit] = {}
