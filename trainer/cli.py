@@ -15,7 +15,7 @@ from trainer.cli_compare import compare_command
 from trainer.cli_distill import distill_command
 from trainer.cli_import import import_group
 from trainer.cli_labels import labels_group
-from trainer.cli_support import check_run, device_option, parse_size, stages
+from trainer.cli_support import check_run, complete_recipe, device_option, parse_recipe, parse_size, stages
 from trainer.data.manifest import SPLITS, read_dataset
 
 if TYPE_CHECKING:
@@ -46,12 +46,15 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
 @click.option("--out", "run", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Folder to write.")
 @click.option(
     "--recipe",
-    type=click.Choice(["quick", "full", "attention-crop", "tiles"]),
+    callback=parse_recipe,
+    shell_complete=complete_recipe,
+    metavar="NAME",
     default="quick",
     show_default=True,
     help="quick: a head on frozen features, minutes. full: the network learns too; better. "
     "attention-crop: finds small defects in large frames and looks at them in full resolution. "
-    "tiles: looks at all of a large frame in full resolution; slower.",
+    "tiles: looks at all of a large frame in full resolution; slower. Or what `trainer compare` found best, by the "
+    "name in its table: long-anomaly, say.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of everything random.")
 @click.option(
@@ -93,12 +96,17 @@ def train_command(
 
     chosen_device = device_named(device)
     check_run(run, resume, force)
+    from trainer.compare.recipes import BY_NAME, input_size
     from trainer.evaluate import evaluate_run
     from trainer.recipes import RECIPES
     from trainer.train import train
 
+    declared = BY_NAME.get(recipe)
+    if declared is not None and declared.scale != 1 and size is None:
+        size = input_size(declared, dataset.frame_heights, dataset.frame_widths)
     chosen: dict[str, Any] = {"backbone": backbone, "pooling": pooling, "anomaly": anomaly, "places": places}
-    plan = replace(RECIPES[recipe], **{name: value for name, value in chosen.items() if value})
+    base = RECIPES[recipe] if declared is None else declared.recipe
+    plan = replace(base, **{name: value for name, value in chosen.items() if value})
     with stages() as progress:
         result = train(dataset, run, plan, seed, size, progress, chosen_device)
     settings = result.settings

@@ -63,7 +63,7 @@ def compare_command(
     from trainer.compare.folds import PROTOCOLS
     from trainer.compare.recipes import affordable, pick
     from trainer.compare.report import render
-    from trainer.compare.run import compare
+    from trainer.compare.run import CHOSEN, compare
     from trainer.device import device_named
 
     names = None if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
@@ -82,7 +82,9 @@ def compare_command(
         return
     for lines in result.tables:
         emit(None, as_json, _table(result, lines))
+    best = next(iter(next(row for row in result.tables[0].rows if row.name == CHOSEN).chosen))
     say(f"{page}: intervals, differences and diagrams")
+    say(f"chosen most often: trainer train {data} --out run --recipe {best}")
 
 
 def _facts(result: Comparison, page: Path) -> dict[str, Any]:

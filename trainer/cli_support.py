@@ -32,6 +32,26 @@ def parse_size(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return height, width
 
 
+def recipe_names() -> list[str]:
+    """Recipes of `trainer train`, then those that `trainer compare` declares; PyTorch comes along with them."""
+    from trainer.compare.recipes import BY_NAME
+    from trainer.recipes import RECIPES
+
+    return [*RECIPES, *BY_NAME]
+
+
+def parse_recipe(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A name that there is."""
+    if value not in (names := recipe_names()):
+        raise click.BadParameter(f"{value!r} is unknown; choose among {', '.join(names)}", ctx, param)
+    return value
+
+
+def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: names that begin so."""
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),

@@ -96,6 +96,14 @@ def test_a_second_run_computes_nothing_and_answers_the_same(data: Path, compared
     assert time.process_time() - begun < 20
 
 
+def test_the_command_ends_with_how_to_train_what_was_chosen(data: Path, compared: dict[str, Any]) -> None:
+    """By name, the recipe that most cells chose."""
+    chosen = next(row for row in compared["grouped"] if row["name"] == CHOSEN)["chosen"]
+    shown = call("compare", data, "--out", compared["out"], "--recipes", FEW, "--folds", 3, "--seeds", 1)
+    said = " ".join(shown.stderr.split())
+    assert f"trainer train {data} --out run --recipe {next(iter(chosen))}" in said
+
+
 def test_what_was_interrupted_goes_on_and_more_recipes_and_seeds_add_only_their_cells(
     data: Path, compared: dict[str, Any], tmp_path: Path
 ) -> None:

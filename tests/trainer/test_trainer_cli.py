@@ -155,6 +155,20 @@ def test_train_answers_with_its_input_size_and_figures(place: Path, trained: dic
     }
 
 
+def test_what_compare_found_best_can_be_trained_by_its_name(place: Path, tmp_path: Path) -> None:
+    """At its own input size, unless one is given; an unknown name is refused with those that there are."""
+    larger = answer("train", place / "data", "--out", tmp_path / "larger", "--recipe", "larger-adjusted")
+    usual = answer("train", place / "data", "--out", tmp_path / "usual", "--recipe", "logit-adjusted")
+    assert (larger["recipe"], usual["recipe"]) == ("larger-adjusted", "logit-adjusted")
+    for side in ("height", "width"):
+        assert larger["input"][side] == round(1.5 * usual["input"][side])
+    assert json.loads((tmp_path / "larger" / "run.json").read_text())["recipe"]["tau"] == 1
+    refused = call("train", place / "data", "--out", tmp_path / "none", "--recipe", "best")
+    assert refused.exit_code == 2
+    assert "'best' is unknown; choose among quick, full," in " ".join(refused.stderr.split())
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_run_is_not_overwritten_unless_told(place: Path, trained: dict[str, Any], tmp_path: Path) -> None:
     """--resume or --force, not both; other files are never touched."""
     assert "--resume goes on with it, --force starts anew" in refusal("train", place / "data", "--out", place / "run")
