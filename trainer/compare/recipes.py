@@ -110,6 +110,7 @@ CANDIDATES = (
     _long("long", "every stage learns, twice as long again, in another light each time"),
     _long("long-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
     _long("long-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
+    _long("long-both", "the same with that distance and the votes of places", tau=1.0, anomaly=True, places=True),
 )
 
 
