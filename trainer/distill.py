@@ -23,6 +23,7 @@ from trainer.checkpoint import Progressed, State
 from trainer.copies import Copies, draw_copies
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
+from trainer.data.sampling import draw_batches
 from trainer.distill_report import Comparison, compare_runs
 from trainer.features import Progress, keep_freed_memory, predict, silent
 from trainer.head import validation_score
@@ -32,7 +33,7 @@ from trainer.models.classifier import FLIPS, Classifier, save_run_model
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, read_settings, scores_of, write_json
 from trainer.student import begin, student_recipe, student_settings
 from trainer.teacher import Teacher, answers, open_teacher
-from trainer.train import LEAST_STEPS, Fold, draw_batches, set_rate, start
+from trainer.train import LEAST_STEPS, Fold, set_rate, start
 
 ALONE = "alone"
 """Folder inside the student's run: the run of the same student without its teacher."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from calibration.temperature import fit_temperature
 from trainer.checkpoint import Progressed, State
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
-from trainer.data.sampling import sample_rows, seen_counts
+from trainer.data.sampling import draw_batches, sample_rows, seen_counts
 from trainer.device import device_of, learning_on
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
 from trainer.head import adjust_bias, fit_head, learning_set, validation_score
@@ -91,29 +91,14 @@ def train(
     splits = {name: _load(dataset, settings, name, progress) for name in ("train", "val", "test")}
     fold = Fold(splits["train"], splits["val"], recipe, seed)
 
-    model = build(settings.model)
-    model.load_imagenet()
-    if isinstance(model, AttentionCrop):
-        good = fold.train.labels == dataset.classes.index(dataset.ok_class)
-        model.fit_locator(fold.train.images, good, progress)
-    model.backbone.freeze_lower(recipe.frozen_stages)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _network(settings, fold, dataset.ok_index, progress)
     lower = Activations(model, fold.train.images, recipe.frozen_stages, recipe.flips, recipe.jitter, seed)
     lower.fill(progress, "frozen layers")
     lower_val = Activations(model, fold.val.images, recipe.frozen_stages)
     lower_val.fill(progress, "frozen layers (validation)")
+    at = _learn(model, fold, lower, lower_val, run / CHECKPOINT, settings.fingerprint, progress, device)
 
-    state, learned_by = start(model, recipe), replace(fold, recipe=recipe.of_the_backbone)
-    if not state.restore(run / CHECKPOINT, settings.fingerprint):
-        start_pooling(model, lower, fold.train.labels, seed)
-        state.at.best_score = start_head(model, learned_by, lower, lower_val, progress)
-        state.keep_best()
-    with learning_on(device or torch.device("cpu"), model, state):
-        for _ in fine_tune(model, learned_by, lower, lower_val, state, progress):
-            state.save(run / CHECKPOINT, settings.fingerprint)
-
-    state.load(state.best)
-    at, score = state.at, state.at.best_score
+    score = at.best_score
     if recipe.retrain_head:
         score = start_head(model, fold, lower, lower_val, progress)
     finish(model, fold, lower, lower_val, dataset.ok_index, progress)
@@ -126,6 +111,40 @@ def train(
     outcome = {"epochs": at.epoch, "kept_epoch": at.kept_epoch, "val_score": score}
     write_json(run / SETTINGS, {**settings.to_json(), **outcome, "seconds": round(result.seconds, 1)})
     return result
+
+
+def _network(settings: RunSettings, fold: Fold, ok_index: int, progress: Progress) -> Classifier:
+    """A new one with ImageNet's weights, which knows where to look, its lower stages frozen."""
+    model = build(settings.model)
+    model.load_imagenet()
+    if isinstance(model, AttentionCrop):
+        model.fit_locator(fold.train.images, fold.train.labels == ok_index, progress)
+    model.backbone.freeze_lower(fold.recipe.frozen_stages)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _learn(
+    model: Classifier,
+    fold: Fold,
+    lower: Activations,
+    lower_val: Activations,
+    checkpoint: Path,
+    fingerprint: str,
+    progress: Progress,
+    device: torch.device | None,
+) -> Progressed:
+    """Fit the head and let the upper backbone learn, from the checkpoint on where there is one; the best is kept."""
+    state, learned_by = start(model, fold.recipe), replace(fold, recipe=fold.recipe.of_the_backbone)
+    if not state.restore(checkpoint, fingerprint):
+        start_pooling(model, lower, fold.train.labels, fold.seed)
+        state.at.best_score = start_head(model, learned_by, lower, lower_val, progress)
+        state.keep_best()
+    with learning_on(device or torch.device("cpu"), model, state):
+        for _ in fine_tune(model, learned_by, lower, lower_val, state, progress):
+            state.save(checkpoint, fingerprint)
+    state.load(state.best)
+    return state.at
 
 
 @dataclass(frozen=True)
@@ -255,26 +274,6 @@ def predict_lower(model: Classifier, lower: Activations) -> NDArray[np.float32]:
     with torch.no_grad():
         logits: NDArray[np.float32] = model.classify(torch.from_numpy(features).to(device_of(model))).cpu().numpy()
     return logits
-
-
-def draw_batches(
-    frames: int,
-    copies: int,
-    steps: int,
-    batch: int,
-    key: tuple[int, int],
-    rows_of_a_round: Callable[[np.random.Generator], NDArray[np.int64]] | None = None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """``steps`` batches of (frame, copy) indices, int64 (batch,) each: every frame once before any comes
-    again, or round after round of what ``rows_of_a_round`` draws.
-    """
-    rng = np.random.default_rng([2, *key])
-    rounds: list[NDArray[np.int64]] = []
-    while sum(map(len, rounds)) < steps * batch:
-        rounds.append(rng.permutation(frames) if rows_of_a_round is None else rows_of_a_round(rng))
-    rows = np.concatenate(rounds)
-    for start_row in range(0, steps * batch, batch):
-        yield rows[start_row : start_row + batch], rng.integers(0, copies, batch)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, done: float) -> None:

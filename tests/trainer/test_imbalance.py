@@ -21,13 +21,13 @@ from calibration.temperature import fit_temperature
 from tests.trainer.test_train import parts
 from trainer.data.loader import LoadedSplit, soft_labels
 from trainer.data.manifest import Dataset, Item
-from trainer.data.sampling import Sampling, sample_rows, smote
+from trainer.data.sampling import Sampling, draw_batches, sample_rows, smote
 from trainer.features import Activations, silent
 from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import logit_adjusted_loss
 from trainer.models.classifier import Classifier, ClassifierConfig
 from trainer.recipes import FULL, QUICK, Recipe
-from trainer.train import Fold, TrainResult, draw_batches, fine_tune, start, train
+from trainer.train import Fold, TrainResult, fine_tune, start, train
 
 COUNTS = (40, 8, 4)
 """Images per class; half of each are for training."""

@@ -24,12 +24,13 @@ from calibration.scores import Scores
 from tests.support.folders import FolderSpec, write_folder
 from trainer.checkpoint import Progressed, State
 from trainer.data.manifest import Dataset, Item
+from trainer.data.sampling import draw_batches
 from trainer.evaluate import evaluate_run
 from trainer.features import Activations, predict
 from trainer.models.classifier import Classifier, ClassifierConfig, load_run_model
 from trainer.recipes import FULL, PIXEL_BUDGET, QUICK, SHORT_SIDE, Recipe, choose_input_size
 from trainer.run import read_settings
-from trainer.train import draw_batches, train
+from trainer.train import train
 
 SMALL = replace(FULL, name="small", epochs=3, batch=8, frozen_stages=5, flips="horizontal")
 RELIT = replace(SMALL, jitter=0.2, relight=True)

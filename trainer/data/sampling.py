@@ -5,6 +5,7 @@ For training rows alone, after the split: a repeated or blended image on both si
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -160,3 +161,23 @@ def _labels(labels: ArrayLike) -> Ints:
     if y.ndim != 1 or len(y) == 0 or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise ValueError(f"labels must be a row of class indices >= 0, not {y.dtype} {y.shape}")
     return y.astype(np.int64)
+
+
+def draw_batches(
+    frames: int,
+    copies: int,
+    steps: int,
+    batch: int,
+    key: tuple[int, int],
+    rows_of_a_round: Callable[[np.random.Generator], Ints] | None = None,
+) -> Iterator[tuple[Ints, Ints]]:
+    """``steps`` batches of (frame, copy) indices, int64 (batch,) each: every frame once before any comes
+    again, or round after round of what ``rows_of_a_round`` draws.
+    """
+    rng = np.random.default_rng([2, *key])
+    rounds: list[Ints] = []
+    while sum(map(len, rounds)) < steps * batch:
+        rounds.append(rng.permutation(frames) if rows_of_a_round is None else rows_of_a_round(rng))
+    rows = np.concatenate(rounds)
+    for start_row in range(0, steps * batch, batch):
+        yield rows[start_row : start_row + batch], rng.integers(0, copies, batch)
