@@ -25,7 +25,10 @@ FEWEST_FOLDS, MOST_FOLDS = 3, 20
 @click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @click.option(
-    "--recipes", metavar="A,B,...", help="Recipes beside the baseline. Default: all that suit the size of the frames."
+    "--recipes",
+    metavar="A,B,...",
+    help="Recipes beside the baseline. Default: all that suit the size of the frames; the ones in which every stage "
+    "learns (whole, long) take hours on a CPU.",
 )
 @click.option(
     "--folds", type=click.IntRange(FEWEST_FOLDS, MOST_FOLDS), default=5, show_default=True, help="Folds a seed."
