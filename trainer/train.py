@@ -246,6 +246,8 @@ def fine_tune(
         epoch, losses = state.at.epoch, []
         torch.manual_seed(fold.seed * 10_007 + epoch)  # of dropout
         model.train()
+        if model.places is not None:
+            model.places.eval()  # its turn comes later; its dropout would change the backbone's
         key, light = (fold.seed, epoch), np.random.default_rng([3, fold.seed, epoch])
         for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, key, rows_of_a_round):
             set_rate(state.optimiser, recipe, state.at.step / (recipe.epochs * steps))

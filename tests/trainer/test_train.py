@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from calibration.errors import InputError
 from calibration.scores import Scores
@@ -221,6 +222,17 @@ def test_without_room_for_a_cache_the_activations_are_the_same() -> None:
     cached.fill(lambda what, done, total: None, "")
     rows, copies = np.array([4, 0, 2, 2]), np.array([0, 1, 2, 3])
     np.testing.assert_allclose(cached.get(rows, copies), fresh.get(rows, copies), rtol=2e-3, atol=1e-3)
+
+
+def test_the_backbone_learns_the_same_whether_places_are_to_vote_afterwards(tmp_path: Path) -> None:
+    """Recipes that differ in what joins the logits at the end share a backbone, whichever is trained first."""
+    dataset, found = parts(tmp_path / "images"), []
+    for places in (False, True):
+        run = tmp_path / f"places-{places}"
+        train(dataset, run, replace(SMALL, epochs=1, places=places), 3)
+        found.append(load_file(run / "checkpoint" / "last.safetensors"))
+    assert found[0].keys() <= found[1].keys()
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
 def test_light_drawn_anew_stays_within_the_jitter_and_differs_from_look_to_look() -> None:
