@@ -18,11 +18,9 @@ from calibration.errors import InputError
 if TYPE_CHECKING:
     from trainer.checkpoint import State
 
-DEVICES = ("cpu", "cuda")
-
 
 def device_named(name: str) -> torch.device:
-    """One of DEVICES, where this machine has it. Raises InputError."""
+    """The CPU ("cpu") or the first GPU ("cuda"), where this machine has one. Raises InputError."""
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"--device cuda: PyTorch {torch.__version__} finds no GPU here; install its CUDA build and a driver, "
