@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,9 +43,7 @@ def run(*words: str | Path) -> str:
     """Standard output of one of Lineguard's commands; its progress and warnings pass through."""
     command = [str(BIN / words[0]), *map(str, words[1:])]
     print("$", " ".join(map(str, words)), file=sys.stderr, flush=True)
-    # one thread: fine-tuning magnifies what sums round differently with more, and the figures would be others
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=alone).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def compared(images: Path, build: Path, recipes: str | None, leaky: str, seeds: int) -> Any:

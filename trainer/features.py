@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import tempfile
 from collections.abc import Callable
 from copy import copy as shallow_copy
@@ -65,7 +64,7 @@ class Activations:
         flips: which copies there are; copy 0 is the frame itself.
         jitter: 0..1, contrast and brightness of the copies vary by up to this share; drawn from ``seed``.
         keep: a file that outlives this object. What is in it is taken for these very activations: its name must say
-            all that they depend on.
+            all that they depend on. One process at a time may make it.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Activations:
 
     @staticmethod
     def _part(keep: Path) -> Path:
-        return keep.with_name(f"{keep.name}.{os.getpid()}.part")
+        return keep.with_name(f"{keep.name}.part")
 
     def __len__(self) -> int:
         """Frames there are to ask for."""

@@ -180,6 +180,11 @@ def _rows(frames: LoadedSplit, rows: NDArray[np.int64]) -> LoadedSplit:
     )
 
 
+def cell_file(out: Path, fingerprint: str, split: Split) -> Path:
+    """Where the comparison ``out`` keeps the cell; ``fingerprint`` as `Store.fingerprint` says."""
+    return out / "cells" / fingerprint / f"{split.name}.json"
+
+
 def write_cell(path: Path, cell: Cell) -> None:
     """Write whole or not at all."""
     plain = {name: getattr(cell, name) for name in Cell.__dataclass_fields__}

@@ -14,7 +14,7 @@ import torch
 
 from calibration.errors import InputError
 from calibration.values import Interval
-from trainer.compare.cells import Cell, read_cell, run_cell, write_cell
+from trainer.compare.cells import Cell, cell_file, read_cell
 from trainer.compare.choice import chosen_by_validation
 from trainer.compare.folds import INNER, Protocol, Split, make_splits
 from trainer.compare.recipes import BASELINE, Candidate
@@ -28,7 +28,8 @@ from trainer.compare.statistics import (
     pool,
     recalls,
 )
-from trainer.compare.store import Store, whole
+from trainer.compare.store import CACHE, Store, whole
+from trainer.compare.workers import Task, compute
 from trainer.data.manifest import Dataset
 from trainer.features import Progress
 from trainer.run import write_json
@@ -113,6 +114,7 @@ def compare(
     protocols: Sequence[Protocol],
     progress: Progress,
     draws: int = DRAWS,
+    jobs: int = 1,
     device: torch.device | None = None,
 ) -> Comparison:
     """Train and judge every candidate on every split; what ``out`` holds already is not computed again.
@@ -122,27 +124,55 @@ def compare(
         candidates: the baseline among them.
         folds: at least folds.LEAST_FOLDS. seeds: >= 1, repetitions with other folds. overkill: 0..1.
         progress: called with (what is being done, how many are done, of how many).
+        jobs: >= 1, worker processes; the figures are the same with any number.
         device: where upper stages learn; None is the CPU, and everything else is done there.
 
     Raises:
-        InputError: the dataset does not allow the folds, or ``out`` holds something else.
+        InputError: the dataset does not allow the folds, ``out`` holds something else or a damaged cell, or a worker
+            was ended from outside.
     """
     splits = {protocol: make_splits(dataset, protocol, folds, seeds) for protocol in protocols}
     claim(out, dataset, folds)
     truth = Truth(dataset.labels(), tuple(item.group for item in dataset.items), dataset.classes, dataset.ok_index)
-    store = Store(dataset, out / "cache", progress, device)
-    total = len(candidates) * sum(map(len, splits.values()))
-    done, computed, tables = 0, 0, []
+    store = Store(dataset, out / CACHE, progress)
+    every = [split for protocol in protocols for split in splits[protocol]]
+    computed = compute(_missing(out, candidates, every, store), dataset, out, jobs, device, progress)
+    tables = []
     for protocol in protocols:
-        cells: dict[str, list[Cell]] = {}
-        for candidate in candidates:
-            for split in splits[protocol]:
-                cell, is_new = _cell(out, candidate, split, store, progress)
-                cells.setdefault(candidate.name, []).append(cell)
-                done, computed = done + 1, computed + is_new
-                progress("cells", done, total)
+        cells = {c.name: _cells(out, store.fingerprint(c), splits[protocol]) for c in candidates}
         tables.append(_table(protocol, candidates, cells, splits[protocol], store, truth, overkill, draws))
+    total = len(candidates) * len(every)
     return Comparison(out, dataset.name, truth, folds, seeds, overkill, total, computed, tuple(tables))
+
+
+def _missing(out: Path, candidates: Sequence[Candidate], splits: Sequence[Split], store: Store) -> list[Task]:
+    """What there is to compute, the cheap recipes first. Candidates that differ in logit adjustment alone share a cell;
+    those that share a backbone come one after another, as declared.
+
+    Raises:
+        InputError: a cell that is there is damaged.
+    """
+    by_backbone: dict[str, dict[str, Candidate]] = {}
+    for candidate in candidates:
+        fingerprint = store.fingerprint(candidate)
+        backbone = store.backbone_fingerprint(candidate) if candidate.recipe.epochs else fingerprint
+        by_backbone.setdefault(backbone, {}).setdefault(fingerprint, candidate)
+
+    def lacks(fingerprint: str, split: Split) -> bool:
+        return read_cell(cell_file(out, fingerprint, split), split) is None
+
+    tasks = (
+        Task(tuple(candidate for fingerprint, candidate in rivals.items() if lacks(fingerprint, split)), split)
+        for rivals in by_backbone.values()
+        for split in splits
+    )
+    return [task for task in tasks if task.candidates]
+
+
+def _cells(out: Path, fingerprint: str, splits: Sequence[Split]) -> list[Cell]:
+    """The cells of one recipe, all of them computed."""
+    found = [read_cell(cell_file(out, fingerprint, split), split) for split in splits]
+    return [cell for cell in found if cell is not None]
 
 
 def claim(out: Path, dataset: Dataset, folds: int) -> None:
@@ -174,17 +204,6 @@ def _read_plan(path: Path) -> dict[str, Any]:
     if not isinstance(held, dict):
         raise InputError(f"{path}: not the plan of a comparison; delete its folder")
     return held
-
-
-def _cell(out: Path, candidate: Candidate, split: Split, store: Store, progress: Progress) -> tuple[Cell, bool]:
-    """The cell, and whether it was computed now. Candidates that differ in logit adjustment alone share it."""
-    path = out / "cells" / store.fingerprint(candidate) / f"{split.name}.json"
-    found = read_cell(path, split)
-    if found is not None:
-        return found, False
-    cell = run_cell(candidate, split, store, progress)
-    write_cell(path, cell)
-    return cell, True
 
 
 def _table(

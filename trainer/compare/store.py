@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +25,9 @@ from trainer.models.classifier import Classifier, Flips
 from trainer.recipes import Recipe
 from trainer.run import RunSettings, plan
 
+CACHE = "cache"
+"""Folder of a comparison that a store may fill."""
+
 TIMED_FRAMES = 8
 """Frames behind a recipe's speed; as many again warm it up."""
 
@@ -32,7 +37,8 @@ class Store:
 
     Args:
         dataset: whose images are read on first use.
-        folder: of the cached features: about 0.1 to 1 MB an image and input size. It may be deleted at any time.
+        folder: of the cached features: about 0.1 to 1 MB an image and input size. Several processes may use it at once;
+            it may be deleted when none does.
         progress: called with (what is being done, how many are done, of how many).
         device: where upper stages learn; all else is done on the CPU.
     """
@@ -75,8 +81,9 @@ class Store:
         if key not in self._activations:
             file = self.folder / f"stages-{key}.f16"
             network, frames = self.network(candidate), self.frames(candidate)
-            made = Activations(network, frames.images, recipe.frozen_stages, flips, jitter, keep=file)
-            made.fill(self.progress, f"frozen stages for {candidate.name}")
+            with _one_at_a_time(file):
+                made = Activations(network, frames.images, recipe.frozen_stages, flips, jitter, keep=file)
+                made.fill(self.progress, f"frozen stages for {candidate.name}")
             self._activations[key] = made
         return self._activations[key]
 
@@ -86,10 +93,10 @@ class Store:
         key = self._key(candidate, recipe.frozen_stages, jitter, flips, recipe.pooling)
         if key not in self._features:
             file = self.folder / f"features-{key}.npy"
-            if not file.is_file():
-                network, lower = self.network(candidate), self.activations(candidate, jitter, flips)
-                computed = embed_all(network, lower, self.progress, f"features for {candidate.name}")
-                _write(file, computed)
+            with _one_at_a_time(file):
+                if not file.is_file():
+                    network, lower = self.network(candidate), self.activations(candidate, jitter, flips)
+                    _write(file, embed_all(network, lower, self.progress, f"features for {candidate.name}"))
             self._features[key] = np.load(file, mmap_mode="r")
         return self._features[key]
 
@@ -144,9 +151,17 @@ def widest(recipe: Recipe) -> Flips:
     return recipe.flips if recipe.flip_average in ("none", recipe.flips) else "both"
 
 
-def _write(file: Path, array: NDArray[np.float32]) -> None:
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """One process makes the file, and others that want it wait."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with file.with_name(f"{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(file: Path, array: NDArray[np.float32]) -> None:
+    part = file.with_name(f"{file.name}.part")
     with part.open("wb") as stream:
         np.save(stream, array)
     part.replace(file)
