@@ -10,6 +10,7 @@ import click
 from appliance.cli_acts import hold, reset, resume
 from appliance.cli_audit import audit
 from appliance.cli_options import config_option
+from appliance.cli_reevaluate import reevaluate
 from appliance.cli_relay import relay
 from appliance.cli_replay import replay
 from appliance.cli_review import review
@@ -97,6 +98,7 @@ def status(config: Path, as_json: bool) -> None:
             "drift": f"{now.drift.kl:.4f} nats, limit {now.drift.limit:.4f}",
             "cameras": ", ".join(f"{name} {how}" for name, how in now.cameras.items()),
             "evidence": f"{now.evidence.written} stored, {now.evidence.dropped} dropped {now.evidence.trouble}".strip(),
+            "re-evaluation": now.reevaluation.text if now.reevaluation else "none yet",
             "open alerts": len(now.alerts),
         },
     )
@@ -176,6 +178,7 @@ main.add_command(resume)
 main.add_command(reset)
 main.add_command(keys)
 main.add_command(relay)
+main.add_command(reevaluate)
 main.add_command(replay)
 main.add_command(review)
 main.add_command(trigger)

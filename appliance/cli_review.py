@@ -1,4 +1,4 @@
-"""`appliance review`: UNSURE parts that wait for a person, and what a person says of them."""
+"""`appliance review`: parts that wait for a person, and what a person says of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from calibration.text import one_line
 
 @click.group()
 def review() -> None:
-    """UNSURE parts are cases that stay open, with their evidence, until a person has judged them."""
+    """UNSURE parts, and parts drawn at random, are cases that stay open until a person has judged them."""
 
 
 @review.command("list", epilog=example("appliance review list --config station.toml"))
@@ -22,7 +22,11 @@ def review() -> None:
 @click.option("--last", type=click.IntRange(min=1), default=50, show_default=True, help="How many cases at most.")
 @json_option
 def list_cases(config: Path, last: int, as_json: bool) -> None:
-    """Open cases, newest first, with the picture of each where one was kept."""
+    """Open cases, newest first, with the picture of each where one was kept.
+
+    What the model said of a part drawn at random ("sample") is not shown: judge it as if nobody had. Such a part is no
+    case any more once its picture is gone.
+    """
     from appliance import history
     from appliance.evidence import find_evidence
     from appliance.paths import StationPaths
@@ -32,10 +36,11 @@ def list_cases(config: Path, last: int, as_json: bool) -> None:
         cases = history.open_cases(connection, last)
     for case in cases:
         case["evidence"] = find_evidence(paths.evidence, case["camera"], case["seq"])
+    cases = [case for case in cases if case["evidence"] or case["kind"] == "unsure"]
     lines = []
     for case in cases:
         fields = (case["seq"], case["utc"], case["serial"], case["lot"] or "-", case["camera"])
-        chance = f"{case['defect_probability']:.3f}"
+        chance = "sample" if case["kind"] == "sample" else f"{case['defect_probability']:.3f}"
         lines.append(one_line("  ".join(map(str, (*fields, chance, case["evidence"] or "no picture")))))
     emit(cases, as_json, "\n".join(lines) or "no open cases")
 

@@ -107,9 +107,10 @@ class EvidenceSection(Section):
 
     defect_mib: int = Field(default=0, ge=0, le=100_000_000, description="parts rejected as DEFECT")
     unsure_mib: int = Field(default=0, ge=0, le=100_000_000, description="UNSURE parts; kept until a person has judged")
-    passed_mib: int = Field(default=0, ge=0, le=100_000_000, description="a random share of the parts that passed")
+    passed_mib: int = Field(
+        default=0, ge=0, le=100_000_000, description="passed parts drawn for re-evaluation, see [reevaluation]"
+    )
     other_mib: int = Field(default=0, ge=0, le=100_000_000, description="parts with a frame, rejected unjudged or late")
-    passed_share: float = Field(default=0.01, ge=0, le=1, description="share of passed parts that is kept")
     per_second: float = Field(default=5.0, gt=0, le=1000, description="frames stored per second and camera, at most")
 
 
@@ -154,6 +155,24 @@ class ChallengeSection(Section):
     every_minutes: float = Field(default=60.0, ge=0, le=10_000, description="so often at least; 0 = not by time")
 
 
+class ReevaluationSection(Section):
+    """How the model is held against people's judgement of parts drawn at random; needs `[evidence] passed_mib`, and
+    `defect_mib` for rejected ones."""
+
+    passed_share: float = Field(default=0.01, ge=0, le=1, description="share of passed parts that a person shall judge")
+    defect_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of DEFECT parts that a person shall judge; of UNSURE ones all",
+    )
+    days: int = Field(default=30, ge=1, le=3650, description="parts of so many days count, today's among them (UTC)")
+    every_hours: float = Field(default=24.0, ge=0, le=10_000, description="how often; 0 = not by the daemon")
+    false_alarm: float = Field(
+        default=0.001, ge=0.0005, lt=0.5, description="probability with which a rate as stated still raises an alert"
+    )
+
+
 class TrialSection(Section):
     """How long a new bundle is on trial: until so many parts and so much time. Until then a failure goes back."""
 
@@ -175,6 +194,7 @@ class Station(Section):
     drift: DriftSection = DriftSection()
     hold: HoldSection = HoldSection()
     challenge: ChallengeSection = ChallengeSection()
+    reevaluation: ReevaluationSection = ReevaluationSection()
     trial: TrialSection = TrialSection()
     evidence: EvidenceSection = EvidenceSection()
     disk: DiskSection = DiskSection()

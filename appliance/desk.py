@@ -11,6 +11,7 @@ from appliance.config import Station
 from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.messages import Counts, Evidence, Latency, Reply, Request, State, Status
+from appliance.monitor.reevaluation import Reevaluator
 from appliance.outputs import Output
 from appliance.sources.serials import checked_code
 from appliance.state import OPERATOR, Hold, Reset, Resume
@@ -62,6 +63,7 @@ class Desk:
     posts: Switcher
     output: Output
     cameras: Sequence[CameraLink]
+    reevaluator: Reevaluator
     started_ns: int = 0
 
     def answer(self, request: Request) -> Reply:
@@ -138,6 +140,7 @@ class Desk:
             cached=post.cache.hits,
             cameras={camera.name: camera.describe() for camera in self.cameras},
             evidence=self._evidence(),
+            reevaluation=self.reevaluator.last,
             alerts=self.store.open_alerts(),
             rejects=self.ledger.rejects(),
         )

@@ -63,20 +63,31 @@ class EvidenceRecord:
 
 
 class EvidenceChoice:
-    """Which parts leave evidence: all of a class that has a quota, of passed ones a random share."""
+    """Which parts leave evidence: all of a class that has a quota, of passed ones a random share. And which of these a
+    person shall judge again, whatever the model said."""
 
-    def __init__(self, quotas: dict[EvidenceClass, int], share: float) -> None:
-        """`quotas` in bytes; a class with 0 is off. `share` of passed parts, 0 to 1."""
-        self._quotas, self._share = quotas, share
+    def __init__(self, quotas: dict[EvidenceClass, int], passed_share: float, defect_share: float) -> None:
+        """`quotas` in bytes; a class with 0 is off. Shares, 0 to 1: of passed parts, all of which are kept for a person
+        to judge; of DEFECT parts with evidence, that a person judges."""
+        self._quotas, self._passed, self._defect = quotas, passed_share, defect_share
 
     def wanted(self, reason: Reason) -> EvidenceClass | None:
         """The class to keep a part's frame in; None for not at all."""
         kind = _CLASS.get(reason, EvidenceClass.OTHER)
         if not self._quotas.get(kind):
             return None
-        if kind is EvidenceClass.PASSED and random.random() >= self._share:  # noqa: S311  a sample, no secret
+        if kind is EvidenceClass.PASSED and not _chance(self._passed):
             return None
         return kind
+
+    def draws(self, kind: EvidenceClass | None) -> bool:
+        """Whether a part with evidence of this class is one that a person shall judge. UNSURE ones all wait for that
+        anyway."""
+        return kind is EvidenceClass.PASSED or (kind is EvidenceClass.DEFECT and _chance(self._defect))
+
+
+def _chance(share: float) -> bool:
+    return random.random() < share  # noqa: S311  a sample, no secret
 
 
 def camera_folder(root: Path, camera: str) -> Path:

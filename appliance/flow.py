@@ -30,7 +30,8 @@ class Flow:
     ) -> None:
         self._health, self._posts, self._cameras, self._ledger = health, posts, cameras, ledger
         self._by_name = {camera.name: camera for camera in cameras}
-        self._evidence = EvidenceChoice(evidence_quotas(station), station.evidence.passed_share)
+        again = station.reevaluation
+        self._evidence = EvidenceChoice(evidence_quotas(station), again.passed_share, again.defect_share)
         self._deadline_ns = int(station.timing.deadline_ms * 1e6)
 
     def take(self, owner: object, data: bytes, now_ns: int) -> None:
@@ -125,6 +126,8 @@ class Flow:
 
     def release(self, part: Part, seq: int, reason: Reason) -> None:
         kind = self._evidence.wanted(reason)
+        if self._evidence.draws(kind):
+            self._ledger.draw(seq)
         self._by_name[part.camera].release(part.slot, seq, None if kind is None else CLASSES.index(kind))
 
     def commit(self, now_ns: int) -> bool:

@@ -106,11 +106,14 @@ def verdicts_of(connection: sqlite3.Connection, serial: str) -> list[dict[str, A
 
 
 def open_cases(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]]:
-    """UNSURE rows that no person has judged, newest first."""
-    fields = ("seq", "utc", "serial", "lot", "camera", "frame", "top_class", "defect_probability")
+    """Rows that wait for a person, newest first: UNSURE ones, and those drawn at random. What the model said of the
+    latter is kept back (None), so that it does not sway whoever judges."""
+    fields = ("seq", "utc", "serial", "lot", "camera", "frame", "top_class", "defect_probability", "kind")
     query = (
-        f"SELECT {', '.join(fields)} FROM verdict WHERE verdict = 'REJECT' AND reason = 'UNSURE' "  # noqa: S608  as above
-        "AND seq NOT IN (SELECT seq FROM review) ORDER BY seq DESC LIMIT ?"
+        "SELECT seq, utc, serial, lot, camera, frame, top_class, defect_probability, 'unsure' FROM verdict "
+        "WHERE verdict = 'REJECT' AND reason = 'UNSURE' AND seq NOT IN (SELECT seq FROM review) "
+        "UNION ALL SELECT seq, utc, serial, lot, camera, frame, NULL, NULL, 'sample' "
+        "FROM verdict JOIN sample USING (seq) WHERE seq NOT IN (SELECT seq FROM review) ORDER BY seq DESC LIMIT ?"
     )
     return [dict(zip(fields, row, strict=True)) for row in connection.execute(query, (last,))]
 

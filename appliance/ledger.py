@@ -81,6 +81,10 @@ class Ledger:
         self._queue(row, judgement.bin, now_ns)
         return row.seq
 
+    def draw(self, seq: int) -> None:
+        """A person shall judge the part of this row, which is queued still."""
+        self._store.draw(seq)
+
     def missed(self, camera: str, note: MissNote, judgement: Judgement, now_ns: int) -> None:
         """Queue the row of a trigger without a usable frame."""
         at = note.triggered_ns

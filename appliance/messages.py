@@ -18,8 +18,11 @@ __all__ = [
     "Counts",
     "Drift",
     "Evidence",
+    "Judged",
     "Latency",
+    "Rate",
     "Reason",
+    "Reevaluation",
     "RejectRow",
     "Reply",
     "Request",
@@ -64,6 +67,51 @@ class Drift(Strict):
     kl: float = 0.0
     limit: float = 0.0
     drifting: bool = False
+
+
+class Judged(Strict):
+    """Parts of one decision: how many, how many of them a person has judged, and how many of these were defects."""
+
+    parts: int
+    judged: int
+    defects: int
+
+
+class Rate(Strict):
+    """A rate on the line, 0..1: what people found (value None where that was too little; low and high are 95 % limits),
+    what the model's own probabilities say, and what its bundle states (None: nothing). beyond: it is worse."""
+
+    value: float | None
+    low: float
+    high: float
+    expected: float | None
+    stated: float | None
+    beyond: bool
+
+
+class Reevaluation(Strict):
+    """What the bundle that judges does on the line, by people's word on parts drawn at random; since: ISO day, UTC."""
+
+    bundle: str
+    since: str
+    decisions: dict[str, Judged]
+    escape: Rate
+    overkill: Rate
+
+    @property
+    def judged(self) -> int:
+        """Parts that a person has judged."""
+        return sum(one.judged for one in self.decisions.values())
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        told = []
+        for name, rate in (("escape rate", self.escape), ("overkill", self.overkill)):
+            value = "unknown" if rate.value is None else f"{rate.value:.1%}"
+            limit = "" if rate.stated is None else f", stated at most {rate.stated:.1%}"
+            told.append(f"{name} {value} [{rate.low:.1%}, {rate.high:.1%}]{limit}")
+        return f"{'; '.join(told)}; {self.judged} parts judged by people since {self.since}"
 
 
 class Evidence(Strict):
@@ -124,6 +172,7 @@ class Status(Strict):
     cached: int = 0
     cameras: dict[str, str] = Field(default_factory=dict)
     evidence: Evidence = Evidence()
+    reevaluation: Reevaluation | None = None
     alerts: tuple[AlertRow, ...] = ()
     rejects: tuple[RejectRow, ...] = ()
 

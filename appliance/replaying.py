@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from appliance.bundles import find_bundle
 from appliance.config import Station, engine_settings
 from appliance.engines.protocol import EngineError, load_engine, variant_of
 from appliance.evidence import EvidenceError, EvidenceRecord, decode_evidence, find_evidence
@@ -16,9 +16,7 @@ from appliance.paths import StationPaths
 from appliance.ring import checksum
 from calibration.errors import InputError
 from calibration.preprocess import Frame, GeometryError
-from deploy.bundle import Bundle, BundleError, open_bundle
-from deploy.record import read_state, slot_path
-from deploy.slots import SLOT_NAMES
+from deploy.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,12 @@ def replay(station: Station, row: dict[str, Any]) -> Replay:
     """Judge one row of table verdict again, from its evidence."""
     try:
         frame = _frame(StationPaths.of(station.station.data).evidence, row)
-        return Replay(row, _judged(station, _bundle(station.station.bundle, row["bundle"]), frame, row))
+        bundle = find_bundle(station.station.bundle, row["bundle"])
+        if bundle is None:
+            raise _NotStored(
+                f"bundle {row['bundle'][:12]} is not on this device any more; set station.bundle to a copy"
+            )
+        return Replay(row, _judged(station, bundle, frame, row))
     except _NotStored as reason:
         return Replay(row, {}, str(reason))
 
@@ -72,26 +75,6 @@ def _frame(root: Path, row: dict[str, Any]) -> Frame:
     if record != EvidenceRecord(**{name: row[name] for name in record.__dataclass_fields__}):
         raise _NotStored(f"{path}: belongs to another part, of a run whose last rows a power cut took")
     return frame
-
-
-def _bundle(path: Path, sha256: str) -> Bundle:
-    """The bundle with this hash, from the station's file or the slots of its device root."""
-    for candidate in _candidates(path):
-        try:
-            bundle = open_bundle(candidate)
-        except BundleError:
-            continue
-        if bundle.sha256 == sha256:
-            return bundle
-    raise _NotStored(f"bundle {sha256[:12]} is not on this device any more; set station.bundle to a copy of it")
-
-
-def _candidates(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    slots = read_state(path)
-    yield from (slot_path(path, name) for name in SLOT_NAMES if slots[name].sha256)
 
 
 def _judged(station: Station, bundle: Bundle, frame: Frame, row: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Retention:
             judged = {seq for (seq,) in db.execute(query, (due[0], due[-1]))}
             gone = [(seq,) for seq in due if seq not in judged]
             db.executemany("DELETE FROM verdict WHERE seq = ?", gone)
+            db.executemany("DELETE FROM sample WHERE seq = ?", gone)
             oldest = db.execute("SELECT utc FROM verdict WHERE seq > ? ORDER BY seq LIMIT 1", (due[-1],)).fetchone()[0]
             db.execute(
                 "DELETE FROM histogram WHERE rowid IN (SELECT rowid FROM histogram WHERE minute < ? LIMIT ?)",

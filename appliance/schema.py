@@ -8,7 +8,7 @@ from appliance.audit import START
 from calibration.errors import InputError
 
 MIGRATION_SET = "lineguard-station"
-NAMES = ("0001_station", "0002_traceability")
+NAMES = ("0001_station", "0002_traceability", "0003_reevaluation")
 """All migrations, oldest first. Plain names, so that an up-to-date database is recognised without importing the
 migration library (a third of a second at every start)."""
 
@@ -65,7 +65,7 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
     from sqlite_utils.migrations import Migrations
 
     migrations = Migrations(MIGRATION_SET)
-    for name, step in zip(NAMES, (_station, _traceability), strict=True):
+    for name, step in zip(NAMES, (_station, _traceability, _reevaluation), strict=True):
         migrations(name=name)(step)
     migrations.apply(Database(connection))
     return pending
@@ -149,3 +149,23 @@ def _traceability(db: object) -> None:
         "coalesce((SELECT hash FROM audit ORDER BY id DESC LIMIT 1), ?) FROM audit",
         (START,),
     )
+
+
+def _reevaluation(db: object) -> None:
+    """How many parts got which decision, and which of them were drawn for a person to judge.
+
+    stratum: parts whose verdict was the model's decision, by the day of their trigger (UTC); expected is the sum of
+    their defect probabilities. It stays when rows go. sample: numbers of rows drawn at random.
+    """
+    from sqlite_utils import Database
+
+    assert isinstance(db, Database)  # noqa: S101  as above
+    db.table("stratum").create(
+        {"day": str, "bundle": str, "decision": str, "parts": int, "expected": float},
+        pk=("day", "bundle", "decision"),
+    )
+    db.execute(
+        "INSERT INTO stratum SELECT substr(utc, 1, 10), bundle, decision, count(*), sum(defect_probability) "
+        "FROM verdict WHERE reason IN ('', 'DEFECT', 'UNSURE') GROUP BY 1, 2, 3"
+    )
+    db.table("sample").create({"seq": int}, pk="seq")

@@ -29,6 +29,7 @@ PASSING = (State.RUN, State.DEGRADED, State.SWITCH)
 OPERATOR = "operator"
 HARD_DRIFT = "hard drift"
 CHALLENGE = "challenge"
+REEVALUATION = "re-evaluation"
 ACKNOWLEDGED = frozenset({HARD_DRIFT, CHALLENGE})
 """Holds that say something is wrong with the judging itself: a person must have looked."""
 

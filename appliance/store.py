@@ -18,8 +18,8 @@ from appliance import history
 from appliance.audit import START, AuditEntry, Checkpoint, chained, read_head
 from appliance.counting import SEEN, CountNote
 from appliance.messages import AlertRow, Reason, RejectRow
-from appliance.rows import VerdictRow
-from appliance.schema import VERDICT_COLUMNS, migrate
+from appliance.rows import Sums, VerdictRow, write, write_tally
+from appliance.schema import migrate
 from appliance.store_errors import DamagedError, DatabaseLostError, StoreError, explained, is_damage
 from calibration.errors import InputError
 
@@ -32,13 +32,6 @@ BUSY_S = 2.0
 PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA journal_size_limit = 67108864")
 """A commit returns when its rows survive a power cut, and readers never stop the writer; a log that a reader has made
 long is cut back to 64 MiB when it lets go."""
-
-_INSERT = f"INSERT INTO verdict VALUES ({','.join('?' * len(VERDICT_COLUMNS))})"  # noqa: S608  a count, no input
-_TALLY = "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT (camera, reason) DO UPDATE SET parts = parts + excluded.parts"
-_HISTOGRAM = (
-    "INSERT INTO histogram VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (minute, camera, class, bundle, bin) DO UPDATE SET parts = parts + excluded.parts"
-)
 
 
 class Store:
@@ -79,11 +72,16 @@ class Store:
         self._head = head or Checkpoint(0, START)  # a damaged one is not repaired: `audit verify` shall find it
         self.pending: list[VerdictRow] = []
         self._bins: list[int | None] = []
+        self._drawn: list[int] = []
 
     def add(self, row: VerdictRow, bin_: int | None) -> None:
         """Queue one row, with the bin of its defect probability where the part was judged."""
         self.pending.append(row)
         self._bins.append(bin_)
+
+    def draw(self, seq: int) -> None:
+        """A queued row becomes one of those that a person shall judge."""
+        self._drawn.append(seq)
 
     def commit(self) -> list[VerdictRow]:
         """Make all queued rows durable, in one transaction; returns them.
@@ -94,26 +92,17 @@ class Store:
         rows = self.pending
         if not rows:
             return []
-        tally: dict[tuple[str, str], int] = {}
-        histogram: dict[tuple[str, str, str, str, int], int] = {}
-        for row, bin_ in zip(rows, self._bins, strict=True):
-            key = (row.camera, row.reason)
-            tally[key] = tally.get(key, 0) + 1
-            if bin_ is not None:
-                cell = (row.utc[:16], row.camera, row.top_class, row.bundle, bin_)
-                histogram[cell] = histogram.get(cell, 0) + 1
+        sums = Sums.of(rows, self._bins)
         try:
             with self.transaction() as db:
-                db.executemany(_INSERT, rows)
-                db.executemany(_TALLY, [(*key, parts) for key, parts in tally.items()])
-                db.executemany(_HISTOGRAM, [(*key, parts) for key, parts in histogram.items()])
+                write(db, rows, sums, self._drawn)
         except DatabaseLostError:
             raise
         except StoreError:
             if not self._holds(rows[-1].seq):
                 raise
-        self.pending, self._bins = [], []
-        for key, parts in tally.items():
+        self.pending, self._bins, self._drawn = [], [], []
+        for key, parts in sums.tally.items():
             self.tally[key] += parts
         return rows
 
@@ -135,7 +124,7 @@ class Store:
                 "UPDATE verdict SET verdict = ?, reason = ? WHERE seq = ?",
                 [(row.verdict, row.reason, row.seq) for row in rejected],
             )
-            db.executemany(_TALLY, [(*key, parts) for key, parts in moves.items()])
+            write_tally(db, moves)
         self.tally.update(moves)
 
     def alert(self, kind: str, message: str) -> AlertRow:

@@ -24,6 +24,7 @@ from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.memory import give_back
 from appliance.messages import Counts, Reason, State
+from appliance.monitor.reevaluation import Reevaluator
 from appliance.notify import notify
 from appliance.outputs import open_output
 from appliance.paths import StationPaths
@@ -91,8 +92,9 @@ class Supervisor:
             self._flow = Flow(station, self._health, self._posts, self._cameras, self._ledger)
             upkeep = Upkeep(station, store, self._health)
             challenger = Challenger(station.challenge, self._health, self._posts, self._ledger, time.monotonic_ns())
+            reevaluator = Reevaluator(station.reevaluation, store, self._health, self._posts)
             self._tending = Tending(
-                self._health, self._posts, self._cameras, self._output, self._ledger, upkeep, challenger
+                self._health, self._posts, self._cameras, self._output, self._ledger, upkeep, challenger, reevaluator
             )
             self._desk = Desk(
                 station,
@@ -102,6 +104,7 @@ class Supervisor:
                 self._posts,
                 self._output,
                 self._cameras,
+                reevaluator,
                 time.monotonic_ns(),
             )
             self._signal = StopSignal(self._poller)

@@ -18,7 +18,7 @@ from appliance.ledger import Ledger
 from appliance.messages import Reason
 from appliance.post import Post
 from appliance.probation import Probation
-from appliance.state import CHALLENGE, HARD_DRIFT, Reset, Switching
+from appliance.state import CHALLENGE, HARD_DRIFT, REEVALUATION, Reset, Switching
 from appliance.streaks import Streaks
 from appliance.warming import Build, Warming
 from deploy.slots import Slot, SlotState
@@ -232,7 +232,8 @@ class Switcher:
             camera.switch(post.settings(), usable[camera.name], post.ring)
         self._ledger.bundle = post.sha256
         self._streaks = Streaks(self._station.hold.rejects_in_row)
-        for source in ("drift", HARD_DRIFT, CHALLENGE, TRIAL, "speed", "engine", *_of_parts(self._health)):
+        of_the_bundle = ("drift", HARD_DRIFT, CHALLENGE, REEVALUATION, TRIAL, "speed", "engine")
+        for source in (*of_the_bundle, *_of_parts(self._health)):
             self._health.clear(source)
         self._health.audit("bundle", post.sha256, before.sha256)
         self.probation = Probation.of(self._station.trial, now_ns) if wanted.state is SlotState.TRIAL else None

@@ -10,6 +10,7 @@ from appliance.engine_link import EnginePhase
 from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.messages import State
+from appliance.monitor.reevaluation import Reevaluator
 from appliance.outputs import Output
 from appliance.post import Post
 from appliance.switching import Switcher
@@ -28,10 +29,11 @@ class Tending:
         ledger: Ledger,
         upkeep: Upkeep,
         challenger: Challenger,
+        reevaluator: Reevaluator,
     ) -> None:
         self._health, self._posts, self._cameras = health, posts, cameras
         self._output, self._ledger, self._upkeep = output, ledger, upkeep
-        self._challenger = challenger
+        self._challenger, self._reevaluator = challenger, reevaluator
 
     def tick(self, now_ns: int, running: bool) -> None:
         """One look at everything; bundles are changed only while the station runs."""
@@ -49,6 +51,7 @@ class Tending:
             self._posts.tick(now_ns)
             self._prove_again(now_ns)
             self._challenger.tick(now_ns)
+            self._reevaluator.tick(now_ns)
         self._upkeep.tick(now_ns)
 
     def _engine(self, post: Post, now_ns: int) -> None:
