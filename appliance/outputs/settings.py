@@ -48,9 +48,9 @@ class ModbusOutput(LiveOutput):
     so the network between must be the machine's own."""
 
     kind: Literal["modbus"]
-    host: str = Field(min_length=1, max_length=253)
-    port: int = Field(default=502, ge=1, le=65535)
-    unit: int = Field(default=1, ge=0, le=255)
+    host: str = Field(min_length=1, max_length=253, description="name or address of the PLC")
+    port: int = Field(default=502, ge=1, le=65535, description="TCP port")
+    unit: int = Field(default=1, ge=0, le=255, description="Modbus unit id")
     address: int = Field(default=0, ge=0, le=65500, description="of the first register")
 
 
@@ -58,10 +58,10 @@ class MqttOutput(LiveOutput):
     """Topics of an MQTT broker that the line's side acknowledges; they are in appliance/outputs/mqtt.py."""
 
     kind: Literal["mqtt"]
-    host: str = Field(min_length=1, max_length=253)
-    port: int = Field(default=8883, ge=1, le=65535)
+    host: str = Field(min_length=1, max_length=253, description="name or address of the broker")
+    port: int = Field(default=8883, ge=1, le=65535, description="TCP port")
     prefix: str = Field(default="lineguard", pattern=r"^[A-Za-z0-9_./-]{1,100}$", description="of all topics")
-    user: str = Field(default="", max_length=100)
+    user: str = Field(default="", max_length=100, description="who this station is to the broker; empty = nobody")
     password_file: Path | None = Field(default=None, description="holds the password; mode 0600")
     ca: Path | None = Field(default=None, description="PEM file of who signs the broker's certificate: TLS")
 

@@ -60,7 +60,9 @@ class LiveCamera(Section):
     "message" (from the line, by ZeroMQ on `listen`; see appliance/sources/listener.py).
     """
 
-    trigger: Literal["free", "software", "message"] = "free"
+    trigger: Literal["free", "software", "message"] = Field(
+        default="free", description="by itself, by `appliance trigger`, or by messages of the line on `listen`"
+    )
     listen: str = Field(
         default="tcp://127.0.0.1:5570",
         pattern=r"^tcp://[0-9a-fA-F.:\[\]]+:[0-9]{1,5}$",
@@ -78,7 +80,7 @@ class LiveCamera(Section):
     width: int | None = Field(
         default=None, ge=1, le=65_535, description="pixels; pictures of another size are rejected"
     )
-    height: int | None = Field(default=None, ge=1, le=65_535)
+    height: int | None = Field(default=None, ge=1, le=65_535, description="pixels, together with width")
     min_contrast: float = Field(
         default=2.0, ge=0, le=128, description="grey levels, standard deviation; less is a lens cap or a dead lamp"
     )
@@ -107,7 +109,7 @@ class RtspCamera(LiveCamera):
     """A network camera's RTSP stream, read by FFmpeg over TCP."""
 
     source: Literal["rtsp"]
-    url: str = Field(pattern=r"^rtsps?://\S+$", max_length=1000)
+    url: str = Field(pattern=r"^rtsps?://\S+$", max_length=1000, description="rtsp://... or rtsps://...")
 
 
 class V4l2Camera(LiveCamera):
@@ -118,8 +120,8 @@ class V4l2Camera(LiveCamera):
         default=Path("/dev/video0"), description="the device; a path below /dev/v4l/by-id stays the same"
     )
     name: str = Field(default="", max_length=100, description="what the kernel must call it; empty = anything")
-    width: int = Field(default=640, ge=1, le=65_535)
-    height: int = Field(default=480, ge=1, le=65_535)
+    width: int = Field(default=640, ge=1, le=65_535, description="pixels; pictures of another size are rejected")
+    height: int = Field(default=480, ge=1, le=65_535, description="pixels")
 
 
 class AravisCamera(LiveCamera):

@@ -40,7 +40,7 @@ def call(config: Path, *words: object) -> Any:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A station after 40 parts, 8 of them scratched, with a model that is never unsure; all of them wait for a person."""
+    """A station after 40 parts, 8 of them scratched, and a model that is never unsure; they all wait for a person."""
     sure = tiny_bundle(tmp_path / "sure.lgb", ok_below=0.5, defect_above=0.5001)
     found = make_station(tmp_path, 40, "fps = 50.0", ALL, bundle=sure)
     run_json(found)
@@ -144,8 +144,8 @@ def row(seq: int, decision: str, bundle: str, day: int = 1) -> VerdictRow:
     """A judged part."""
     reason, verdict = ("", "PASS") if decision == "OK" else (decision, "REJECT")
     utc, p = f"2026-01-{day:02d}T12:00:00.000000Z", 0.1 if decision == "OK" else 0.9
-    fields = ("top", seq, "f.png", str(seq), "", utc, seq, "boot", decision, verdict, reason, "", "ok", p, b"", 1, bundle)
-    return VerdictRow(seq, *fields, 0, 0, 0, 0)
+    told = ("top", seq, "f.png", str(seq), "", utc, seq, "boot", decision, verdict, reason, "", "ok", p, b"", 1)
+    return VerdictRow(seq, *told, bundle, 0, 0, 0, 0)
 
 
 @pytest.fixture

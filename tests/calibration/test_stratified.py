@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.reevaluation import SETTINGS, Setting, measure
 from calibration.risk import wilson
 from calibration.stratified import LineRates, Stratum, is_beyond, line_rates
 from calibration.values import Interval
@@ -26,29 +26,12 @@ def strata() -> st.SearchStrategy[Stratum]:
     return st.builds(of, st.integers(0, 2_000_000), share, share, share)
 
 
-def share_covered(escape: float, overkill: float, judged: tuple[float, float, float], lines: int) -> tuple[float, float]:
-    """How many of so many simulated lines have their true escape rate and overkill within the 95 % intervals."""
-    rng = np.random.default_rng(3)
-    hits = np.zeros(2)
-    for _ in range(lines):
-        defects, good = rng.binomial(20_000, 0.02), 20_000
-        bad = rng.multinomial(defects, [escape, 0.1, 0.9 - escape])
-        fine = rng.multinomial(good, [1 - overkill, overkill / 2, overkill / 2])
-        found = []
-        for d, g, part in zip(bad, fine, judged, strict=True):
-            n = round(part * (d + g))
-            found.append(Stratum(int(d + g), 0.0, n, int(rng.hypergeometric(d, g, n)) if n else 0))
-        rates = line_rates(found[0], found[1:], draws=2000)
-        truth = bad[0] / bad.sum(), fine[1:].sum() / fine.sum()
-        hits += [rate.low <= true <= rate.high for rate, true in zip((rates.escape, rates.overkill), truth, strict=True)]
-    return float(hits[0] / lines), float(hits[1] / lines)
-
-
-@pytest.mark.parametrize("judged", [(0.02, 1.0, 0.5), (0.1, 0.5, 0.1)])
-def test_intervals_cover_the_truth_as_often_as_they_say(judged: tuple[float, float, float]) -> None:
-    """95 % intervals, 400 simulated lines with 10 % escapes: at least 93 % of them, less three standard errors."""
-    least = 0.93 - 3 * math.sqrt(0.93 * 0.07 / 400)
-    assert min(share_covered(0.1, 0.05, judged, 400)) >= least
+@pytest.mark.parametrize("setting", [SETTINGS[0], SETTINGS[3]])
+def test_intervals_cover_the_truth_as_often_as_they_say(setting: Setting) -> None:
+    """95 % intervals hold on at least 93 % of 400 simulated lines, less three standard errors."""
+    found = measure(setting, 400, draws=2000)
+    assert min(found.escape_held, found.overkill_held) >= 0.93 - 3 * math.sqrt(0.93 * 0.07 / 400)
+    assert found.false_alarms <= 0.01
 
 
 def test_where_every_part_was_judged_nothing_is_left_to_chance() -> None:
