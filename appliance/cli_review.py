@@ -8,7 +8,7 @@ import click
 
 from appliance.cli_options import config_option
 from appliance.config import load_station
-from calibration.cli_support import emit, example, json_option
+from calibration.cli_support import emit, example, json_option, progress, say, warn
 from calibration.text import one_line
 
 
@@ -57,3 +57,30 @@ def judge(row: int, decision: str, config: Path, operator: str, as_json: bool) -
 
     record(load_station(config), row, decision, operator)
     emit({"row": row, "decision": decision, "operator": operator}, as_json, f"row {row}: {decision}, by {operator}")
+
+
+@review.command("export", epilog=example("appliance review export --out judged --config station.toml"))
+@config_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@json_option
+def export_judged(config: Path, out: Path, as_json: bool) -> None:
+    """Write the pictures of all parts that people have judged, for `trainer import folder`: DIR/OK and DIR/DEFECT.
+
+    DIR/groups.csv says which show the same part, DIR/parts.csv who said what of it, and what the model had said. Works
+    while a daemon runs. Parts whose picture was not kept are named and left out.
+    """
+    from appliance import history
+    from appliance.paths import StationPaths
+    from appliance.review_export import export_reviews
+
+    station = load_station(config)
+    paths = StationPaths.of(station.station.data)
+    with history.open_readonly(paths.database) as connection:
+        rows = history.judged_by_people(connection)
+    with progress("judged parts") as report:
+        made = export_reviews(rows, paths.evidence, out, station.station.name, report)
+    for seq, why in made.missing.items():
+        warn(f"row {seq}: {why}")
+    counts = ", ".join(f"{name} {n}" for name, n in made.written.items())
+    emit(made, as_json, f"{out}: {counts}; {len(made.missing)} without a picture")
+    say(f"next: trainer import folder {out} --ok OK --out data")

@@ -12,6 +12,7 @@ import os
 import random
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -99,6 +100,24 @@ def find_evidence(root: Path, camera: str, seq: int) -> Path | None:
     """The evidence of a row, of whatever class it is."""
     paths = (camera_folder(root, camera) / kind.value / f"{seq}.png" for kind in CLASSES)
     return next((path for path in paths if path.is_file()), None)
+
+
+def frame_of(root: Path, row: Mapping[str, Any]) -> Frame:
+    """The frame that a row of table verdict was judged from.
+
+    Raises:
+        EvidenceError: none was kept, it is damaged, or it belongs to another row of that number.
+    """
+    path = find_evidence(root, row["camera"], row["seq"])
+    if path is None:
+        raise EvidenceError("no frame was kept of it, or it was freed; see [evidence] in station.toml")
+    try:
+        record, frame = decode_evidence(path.read_bytes())
+    except (OSError, EvidenceError) as error:
+        raise EvidenceError(f"{path}: {error}") from None
+    if record != EvidenceRecord(**{name: row[name] for name in record.__dataclass_fields__}):
+        raise EvidenceError(f"{path}: belongs to another part, of a run whose last rows a power cut took")
+    return frame
 
 
 def encode_evidence(frame: Frame, record: EvidenceRecord) -> bytes:

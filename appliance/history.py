@@ -118,6 +118,17 @@ def open_cases(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]
     return [dict(zip(fields, row, strict=True)) for row in connection.execute(query, (last,))]
 
 
+def judged_by_people(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Rows that a person has judged, oldest first, with the last judgement of each and who gave it."""
+    shown = [name for name in VERDICT_COLUMNS if name != "logits"]
+    query = (
+        f"SELECT {', '.join(f'verdict.{name}' for name in shown)}, review.decision, review.operator, review.utc "  # noqa: S608  as above
+        "FROM review JOIN verdict USING (seq) WHERE review.id IN (SELECT max(id) FROM review GROUP BY seq) ORDER BY seq"
+    )
+    fields = (*shown, "person", "operator", "judged_utc")
+    return [dict(zip(fields, row, strict=True)) for row in connection.execute(query)]
+
+
 def open_alerts(connection: sqlite3.Connection, limit: int = 100) -> tuple[AlertRow, ...]:
     """Alerts that nobody has acknowledged, newest first."""
     fields = ("id", "utc", "kind", "message", "acknowledged_by")

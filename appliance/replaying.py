@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from appliance.bundles import find_bundle
 from appliance.config import Station, engine_settings
 from appliance.engines.protocol import EngineError, load_engine, variant_of
-from appliance.evidence import EvidenceError, EvidenceRecord, decode_evidence, find_evidence
+from appliance.evidence import EvidenceError, frame_of
 from appliance.paths import StationPaths
 from appliance.ring import checksum
 from calibration.errors import InputError
@@ -51,30 +50,17 @@ class _NotStored(Exception):  # noqa: N818  no error: an answer
 def replay(station: Station, row: dict[str, Any]) -> Replay:
     """Judge one row of table verdict again, from its evidence."""
     try:
-        frame = _frame(StationPaths.of(station.station.data).evidence, row)
+        if row["logits"] is None:
+            raise _NotStored(f"the part was not judged: {row['reason']} {row['detail']}".rstrip())
+        frame = frame_of(StationPaths.of(station.station.data).evidence, row)
         bundle = find_bundle(station.station.bundle, row["bundle"])
         if bundle is None:
             raise _NotStored(
                 f"bundle {row['bundle'][:12]} is not on this device any more; set station.bundle to a copy"
             )
         return Replay(row, _judged(station, bundle, frame, row))
-    except _NotStored as reason:
+    except (_NotStored, EvidenceError) as reason:
         return Replay(row, {}, str(reason))
-
-
-def _frame(root: Path, row: dict[str, Any]) -> Frame:
-    if row["logits"] is None:
-        raise _NotStored(f"the part was not judged: {row['reason']} {row['detail']}".rstrip())
-    path = find_evidence(root, row["camera"], row["seq"])
-    if path is None:
-        raise _NotStored("no frame was kept of it, or it was freed; see [evidence] in station.toml")
-    try:
-        record, frame = decode_evidence(path.read_bytes())
-    except (OSError, EvidenceError) as error:
-        raise _NotStored(f"{path}: {error}") from None
-    if record != EvidenceRecord(**{name: row[name] for name in record.__dataclass_fields__}):
-        raise _NotStored(f"{path}: belongs to another part, of a run whose last rows a power cut took")
-    return frame
 
 
 def _judged(station: Station, bundle: Bundle, frame: Frame, row: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -76,3 +78,32 @@ def test_a_review_needs_a_row_a_name_and_a_decision(tmp_path: Path) -> None:
     store.review(1, "OK", "half a character \udc80")
     assert store.connection.execute("SELECT operator FROM review").fetchone() == ("half a character ?",)
     store.close()
+
+
+def test_judged_parts_leave_as_a_folder_for_the_trainer(config: Path, tmp_path: Path) -> None:
+    """The very frames, by the last word of a person, with their groups; a part without a picture is named."""
+    station, words = load_station(config), ["--config", str(config), "--json"]
+    seqs = [seq for (seq,) in rows(config, "SELECT seq FROM verdict WHERE reason = 'UNSURE' ORDER BY seq")]
+    for seq in seqs:
+        review(station, seq, "DEFECT", "Jana")
+    review(station, seqs[0], "OK", "Ada")
+    gone = next((tmp_path / "data" / "evidence").rglob(f"{seqs[1]}.png"))
+    gone.unlink()
+    result = CliRunner().invoke(main, ["review", "export", "--out", str(tmp_path / "judged"), *words])
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert made["written"] == {"OK": 1, "DEFECT": len(seqs) - 2}
+    assert list(made["missing"]) == [str(seqs[1])]
+    assert f"row {seqs[1]}: no frame was kept" in result.stderr
+    frame, serial = next(
+        rest for seq, *rest in rows(config, "SELECT seq, frame, serial FROM verdict") if seq == seqs[0]
+    )
+    exported = cv2.imread(str(tmp_path / "judged" / "OK" / f"test-{seqs[0]}.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(exported, cv2.imread(str(tmp_path / "frames" / frame), cv2.IMREAD_UNCHANGED))
+    groups = (tmp_path / "judged" / "groups.csv").read_text().splitlines()
+    assert groups[:2] == ["path,group", f"OK/test-{seqs[0]}.png,test-{serial}"]
+    told = (tmp_path / "judged" / "parts.csv").read_text().splitlines()[1].split(",")
+    assert told[6:9] == ["OK", "Ada", "UNSURE"]
+    again = CliRunner().invoke(main, ["review", "export", "--out", str(tmp_path / "judged"), *words])
+    assert again.exit_code == 2
+    assert "is not an empty folder" in again.stderr
