@@ -27,21 +27,14 @@ def list_cases(config: Path, last: int, as_json: bool) -> None:
     What the model said of a part drawn at random ("sample") is not shown: judge it as if nobody had. Such a part is no
     case any more once its picture is gone.
     """
-    from appliance import history
-    from appliance.evidence import find_evidence
-    from appliance.paths import StationPaths
+    from appliance.cases import open_cases
 
-    paths = StationPaths.of(load_station(config).station.data)
-    with history.open_readonly(paths.database) as connection:
-        cases = history.open_cases(connection, last)
-    for case in cases:
-        case["evidence"] = find_evidence(paths.evidence, case["camera"], case["seq"])
-    cases = [case for case in cases if case["evidence"] or case["kind"] == "unsure"]
+    cases = open_cases(load_station(config), last)
     lines = []
     for case in cases:
-        fields = (case["seq"], case["utc"], case["serial"], case["lot"] or "-", case["camera"])
-        chance = "sample" if case["kind"] == "sample" else f"{case['defect_probability']:.3f}"
-        lines.append(one_line("  ".join(map(str, (*fields, chance, case["evidence"] or "no picture")))))
+        fields = (case.seq, case.utc, case.serial, case.lot or "-", case.camera)
+        chance = case.kind if case.defect_probability is None else f"{case.defect_probability:.3f}"
+        lines.append(one_line("  ".join(map(str, (*fields, chance, case.evidence or "no picture")))))
     emit(cases, as_json, "\n".join(lines) or "no open cases")
 
 

@@ -15,6 +15,7 @@ from appliance.words import JUDGED, Reason, State, Verdict
 __all__ = [
     "JUDGED",
     "AlertRow",
+    "Case",
     "Counts",
     "Drift",
     "Evidence",
@@ -134,6 +135,24 @@ class RejectRow(Strict):
     reason: Reason
     top_class: str
     defect_probability: float | None
+
+
+class Case(Strict):
+    """One part that waits for a person: UNSURE, or drawn at random ("sample"), whose scores are kept back (None).
+
+    evidence: path of its picture; empty where none was kept.
+    """
+
+    seq: int
+    utc: str
+    serial: str
+    lot: str
+    camera: str
+    frame: str
+    kind: Literal["unsure", "sample"]
+    top_class: str | None
+    defect_probability: float | None
+    evidence: str = ""
 
 
 class AlertRow(Strict):

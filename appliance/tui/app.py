@@ -18,11 +18,12 @@ from textual.widget import Widget
 
 from appliance.config import Station
 from appliance.tui import panels
+from appliance.tui.cases import CasesScreen
 from appliance.tui.dialogs import AcknowledgeDialog, HelpScreen, OperatorDialog, operator_name
 from appliance.tui.feed import Feed, StatusSource
 from appliance.tui.histogram import histogram_lines
 from appliance.tui.panels import Lines, View
-from appliance.tui.poller import AcknowledgeDone, DaemonSilent, Poller, StatusArrived
+from appliance.tui.poller import AcknowledgeDone, CasesArrived, DaemonSilent, JudgeDone, Poller, StatusArrived
 from appliance.tui.station import StationSource
 from appliance.tui.text import clean
 from calibration.errors import InputError
@@ -118,6 +119,7 @@ class LineguardApp(App[None]):
         Binding("up", "select(-1)", show=False),
         Binding("down", "select(1)", show=False),
         Binding("a", "acknowledge", show=False),
+        Binding("c", "cases", show=False),
         Binding("o", "operator", show=False),
         Binding("question_mark,f1,h", "help", show=False),
         Binding("q,ctrl+c", "quit", show=False),
@@ -208,6 +210,28 @@ class LineguardApp(App[None]):
                 self._poller.acknowledge(number, operator)
 
         self.push_screen(AcknowledgeDialog(alert, self.view.operator, self.view.zone), confirmed)
+
+    def action_cases(self) -> None:
+        """Open the list of parts that wait for a person."""
+
+        def left(operator: str | None) -> None:
+            if operator:
+                self._show(replace(self.view, operator=operator))
+
+        self.push_screen(CasesScreen(self._poller.judge, self.view.operator, self.view.zone), left)
+        self._poller.look_at_cases()
+
+    def on_cases_arrived(self, message: CasesArrived) -> None:
+        """Into the list, if it is open still."""
+        for screen in self.screen_stack:
+            if isinstance(screen, CasesScreen):
+                screen.show(message.cases, message.trouble)
+
+    def on_judge_done(self, message: JudgeDone) -> None:
+        """Say how it went, if the list is open still."""
+        for screen in self.screen_stack:
+            if isinstance(screen, CasesScreen):
+                screen.judged(message.row, message.decision, message.trouble)
 
     def action_operator(self) -> None:
         """Change the operator's name."""

@@ -48,7 +48,7 @@ class OperatorDialog(ModalScreen[str]):
 
     def subject(self) -> ComposeResult:
         """What the name is for."""
-        yield Static(Content("The name is recorded with every alert you acknowledge."), classes="subject")
+        yield Static(Content("The name is recorded with whatever you acknowledge or judge."), classes="subject")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter."""
@@ -56,7 +56,7 @@ class OperatorDialog(ModalScreen[str]):
         if name:
             self.dismiss(name)
         else:
-            self.query_one("#complaint", Static).update(Content("A name is needed: it is recorded with the alert."))
+            self.query_one("#complaint", Static).update(Content("A name is needed: it is recorded."))
 
     def action_leave(self) -> None:
         """Esc."""
@@ -86,6 +86,7 @@ HELP = (
     ("Keys", ""),
     ("↑ ↓", "select an alert"),
     ("a", "acknowledge it: seen, and dealt with"),
+    ("c", "parts that wait for a person: say what they are"),
     ("o", "change the operator's name"),
     ("?   q", "this page; leave the screen (the line goes on without it)"),
     ("Parts", ""),

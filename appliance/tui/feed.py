@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from appliance.messages import AlertRow, Status
+from appliance.messages import AlertRow, Case, Status
 
 STALE_AFTER_S = 3.0
 """An answer older than this is not live any more, whatever the poller believes."""
@@ -25,7 +25,7 @@ class RefusedError(Exception):
 
 
 class StatusSource(Protocol):
-    """A daemon as the screen sees it. Both calls return or raise within a bounded time."""
+    """A daemon as the screen sees it. All calls return or raise within a bounded time."""
 
     def fetch(self) -> Status:
         """The daemon's present status.
@@ -40,6 +40,20 @@ class StatusSource(Protocol):
         Raises:
             NoAnswerError: as in fetch; whether the alert was acknowledged is then unknown.
             RefusedError: the daemon says why not.
+        """
+
+    def cases(self) -> tuple[Case, ...]:
+        """Parts that wait for a person, newest first.
+
+        Raises:
+            RefusedError: why they cannot be read.
+        """
+
+    def judge(self, row: int, decision: str, operator: str) -> None:
+        """Record a person's OK or DEFECT on the part of a row.
+
+        Raises:
+            NoAnswerError, RefusedError: as acknowledge.
         """
 
 

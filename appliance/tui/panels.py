@@ -290,5 +290,5 @@ def alert_lines(view: View, width: int, height: int) -> Lines:
 
 def key_lines(view: View, width: int, height: int) -> Lines:
     """The keys, always visible."""
-    keys = [("↑↓", "select"), ("a", "acknowledge"), ("o", "operator"), ("?", "help"), ("q", "quit")]
+    keys = [("↑↓", "select"), ("a", "acknowledge"), ("c", "cases"), ("o", "operator"), ("?", "help"), ("q", "quit")]
     return [Content("   ").join(Content.assemble((f" {key} ", "bold reverse"), f" {does}") for key, does in keys)]

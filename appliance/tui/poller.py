@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from textual.message import Message
 
-from appliance.messages import Status
+from appliance.messages import Case, Status
 from appliance.tui.feed import NoAnswerError, RefusedError, StatusSource, contradiction
 
 
@@ -51,14 +51,33 @@ class AcknowledgeDone(Message):
         self.trouble = trouble
 
 
+class CasesArrived(Message):
+    """Parts that wait for a person; `trouble` says why they could not be read."""
+
+    def __init__(self, cases: tuple[Case, ...], trouble: str = "") -> None:
+        super().__init__()
+        self.cases = cases
+        self.trouble = trouble
+
+
+class JudgeDone(Message):
+    """The outcome of one judgement; `trouble` is empty when it is on record."""
+
+    def __init__(self, row: int, decision: str, trouble: str = "") -> None:
+        super().__init__()
+        self.row = row
+        self.decision = decision
+        self.trouble = trouble
+
+
 class Poller:
-    """Fetches the status every `period_s` seconds and carries out acknowledgements, in one thread."""
+    """Fetches the status every `period_s` seconds and carries out what the operator asks for, in one thread."""
 
     def __init__(self, source: StatusSource, post: Callable[[Message], object], period_s: float) -> None:
         self._source = source
         self._post = post
         self._period_s = period_s
-        self._requests: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Callable[[], Message] | None] = queue.SimpleQueue()
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name="tui-poller", daemon=True)
 
@@ -73,7 +92,20 @@ class Poller:
 
     def acknowledge(self, alert: int, operator: str) -> None:
         """Queue an acknowledgement; AcknowledgeDone tells its outcome."""
-        self._requests.put((alert, operator))
+        act = self._source.acknowledge
+        self._requests.put(
+            lambda: AcknowledgeDone(alert, operator, self._trouble("acknowledged", act, alert, operator))
+        )
+
+    def look_at_cases(self) -> None:
+        """Queue a look at the parts that wait for a person; CasesArrived tells them."""
+        self._requests.put(self._cases)
+
+    def judge(self, row: int, decision: str, operator: str) -> None:
+        """Queue a judgement; JudgeDone tells its outcome, and CasesArrived what waits then."""
+        act = self._source.judge
+        self._requests.put(lambda: JudgeDone(row, decision, self._trouble("recorded", act, row, decision, operator)))
+        self._requests.put(self._cases)
 
     def _work(self) -> None:
         while not self._stopped:
@@ -83,7 +115,7 @@ class Poller:
             except queue.Empty:
                 continue
             if request is not None:
-                self._tell(self._acknowledge(*request))
+                self._tell(request())
 
     def _fetch(self) -> News:
         try:
@@ -96,16 +128,26 @@ class Poller:
             # top of this worker: a dead thread would leave the operator with a screen that silently stands still
             return DaemonSilent(f"{type(error).__name__}: {error}")
 
-    def _acknowledge(self, alert: int, operator: str) -> AcknowledgeDone:
+    def _cases(self) -> CasesArrived:
         try:
-            self._source.acknowledge(alert, operator)
-        except RefusedError as error:
-            return AcknowledgeDone(alert, operator, f"not acknowledged: {error}")
-        except NoAnswerError as error:
-            return AcknowledgeDone(alert, operator, f"see whether it stays open: {error}")
+            return CasesArrived(self._source.cases())
+        except (RefusedError, NoAnswerError) as error:
+            return CasesArrived((), str(error))
         except Exception as error:  # as in _fetch
-            return AcknowledgeDone(alert, operator, f"not acknowledged: {type(error).__name__}: {error}")
-        return AcknowledgeDone(alert, operator)
+            return CasesArrived((), f"{type(error).__name__}: {error}")
+
+    @staticmethod
+    def _trouble(done: str, act: Callable[..., None], *words: object) -> str:
+        """Carry something out; what went wrong, or nothing."""
+        try:
+            act(*words)
+        except RefusedError as error:
+            return f"not {done}: {error}"
+        except NoAnswerError as error:
+            return f"see whether it stays open: {error}"
+        except Exception as error:  # as in _fetch
+            return f"not {done}: {type(error).__name__}: {error}"
+        return ""
 
     def _tell(self, message: Message) -> None:
         if self._stopped:

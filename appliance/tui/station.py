@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from appliance.client import StationSilentError, acknowledge, fetch_status
+from appliance.cases import open_cases
+from appliance.client import StationSilentError, acknowledge, fetch_status, review
 from appliance.config import Station
-from appliance.messages import State, Status
+from appliance.messages import Case, State, Status
 from appliance.tui.feed import NoAnswerError, RefusedError
 from calibration.errors import InputError
 
 TIMEOUT_S = 1.0
+CASES = 100
+"""Cases that the screen lists at most."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,26 @@ class StationSource:
 
     def acknowledge(self, alert: int, operator: str) -> None:
         """See StatusSource."""
-        try:
+        with _told_apart():
             acknowledge(self.station, alert, operator, self.timeout_s)
-        except StationSilentError as error:
-            raise NoAnswerError(str(error)) from None
-        except InputError as error:
-            raise RefusedError(str(error)) from None
+
+    def cases(self) -> tuple[Case, ...]:
+        """See StatusSource."""
+        with _told_apart():
+            return open_cases(self.station, CASES)
+
+    def judge(self, row: int, decision: str, operator: str) -> None:
+        """See StatusSource."""
+        with _told_apart():
+            review(self.station, row, decision, operator, self.timeout_s)
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """A daemon that is silent from one that refuses."""
+    try:
+        yield
+    except StationSilentError as error:
+        raise NoAnswerError(str(error)) from None
+    except InputError as error:
+        raise RefusedError(str(error)) from None

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 from textual.message import Message
 
-from appliance.messages import Counts, Status
+from appliance.messages import Case, Counts, Status
 from appliance.tui.feed import NoAnswerError, StatusSource
-from appliance.tui.poller import AcknowledgeDone, DaemonSilent, Poller, StatusArrived
+from appliance.tui.poller import AcknowledgeDone, CasesArrived, DaemonSilent, JudgeDone, Poller, StatusArrived
 from tests.appliance.tui_data import ALERTS, FixedSource, status
 
 Posted = queue.Queue[Message]
@@ -41,6 +41,14 @@ class BrokenSource:
         """The same."""
         self.fetch()
 
+    def cases(self) -> tuple[Case, ...]:
+        """The same."""
+        raise ZeroDivisionError("division by zero")
+
+    def judge(self, row: int, decision: str, operator: str) -> None:
+        """The same."""
+        self.fetch()
+
 
 class LosingSource:
     """A daemon that takes an acknowledgement but whose answer is lost."""
@@ -52,6 +60,15 @@ class LosingSource:
     def acknowledge(self, alert: int, operator: str) -> None:
         """No answer."""
         raise NoAnswerError("the daemon does not answer within 1 s")
+
+
+def iter_until(posted: Posted, last: type[Message]) -> Iterator[Message]:
+    """What is posted, up to the first message of a kind."""
+    while True:
+        message = posted.get(timeout=5)
+        yield message
+        if isinstance(message, last):
+            return
 
 
 def test_news_replaces_older_news_but_no_outcome() -> None:
@@ -87,6 +104,12 @@ def test_a_bug_in_the_source_is_told_not_fatal() -> None:
         done = posted.get(timeout=5)
         assert isinstance(done, AcknowledgeDone)
         assert "not acknowledged: ZeroDivisionError" in done.trouble
+        poller.judge(4711, "OK", "Jana")
+        told = [message for message in iter_until(posted, CasesArrived) if not isinstance(message, DaemonSilent)]
+        assert isinstance(told[0], JudgeDone)
+        assert "not recorded: ZeroDivisionError" in told[0].trouble
+        assert isinstance(told[1], CasesArrived)
+        assert "ZeroDivisionError" in told[1].trouble
 
 
 def test_a_lost_answer_is_not_called_a_refusal() -> None:

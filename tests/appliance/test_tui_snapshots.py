@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from appliance.messages import Drift, State, Status
-from tests.appliance.tui_data import ALERTS, Clock, FixedSource, app_on, settled, shows, status
+from tests.appliance.tui_data import ALERTS, CASES, Clock, FixedSource, app_on, settled, shows, status
 
 Compare = Callable[..., bool]
 DRIFTING = "the predictions drift: KL 0.081 exceeds 0.046 over the last 500 parts"
@@ -40,6 +40,21 @@ def test_acknowledging_an_alert_at_80x24(snap_compare: Compare) -> None:
     """The dialog shows the selected alert in full, and the state stays in sight."""
     app = app_on(FixedSource(degraded()), operator="Jana", poll_s=60)
     assert snap_compare(app, press=["down", "a"], terminal_size=(80, 24), run_before=settled)
+
+
+def test_parts_that_wait_for_a_person_at_80x24(snap_compare: Compare) -> None:
+    """The selected one is marked, its picture named, and what was said waits for Enter."""
+    source = FixedSource(status())
+    source.waiting = CASES
+    app = app_on(source, operator="Jana", poll_s=60)
+
+    async def say(pilot: Pilot[None]) -> None:
+        await settled(pilot)
+        await pilot.press("c")
+        await shows(pilot, "Parts that wait for you: 14")
+        await pilot.press("down", "down", "d")
+
+    assert snap_compare(app, terminal_size=(80, 24), run_before=say)
 
 
 def test_a_degraded_line_at_80x24(snap_compare: Compare) -> None:

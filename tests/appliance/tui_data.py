@@ -13,7 +13,7 @@ from typing import cast
 from textual.app import App
 from textual.pilot import Pilot
 
-from appliance.messages import AlertRow, Counts, Drift, Latency, Reason, RejectRow, State, Status
+from appliance.messages import AlertRow, Case, Counts, Drift, Latency, Reason, RejectRow, State, Status
 from appliance.tui.app import LineguardApp
 from appliance.tui.feed import NoAnswerError, RefusedError
 
@@ -27,6 +27,23 @@ ALERTS = (
     AlertRow(id=15, utc="2026-11-23T12:40:02Z", kind="camera", message="camera top sent 3 unreadable images in a row"),
     AlertRow(id=12, utc="2026-11-22T22:10:40Z", kind="disk", message="12 % of the disk is free; old evidence goes"),
     AlertRow(id=9, utc="2026-11-22T21:00:00Z", kind="drift", message="acknowledged long ago", acknowledged_by="Jana"),
+)
+
+
+CASES = tuple(
+    Case(
+        seq=2000 - 9 * i,
+        utc=(NOON - timedelta(minutes=3 * i)).isoformat(),
+        serial=f"C{204881 - 9 * i}",
+        lot="L-2291",
+        camera="top" if i % 4 else "side",
+        frame="frame.png",
+        kind="sample" if i % 3 == 1 else "unsure",
+        top_class=None if i % 3 == 1 else "crack",
+        defect_probability=None if i % 3 == 1 else 0.31 + 0.02 * i,
+        evidence=f"/var/lib/lineguard-station/evidence/camera-top/unsure/{2000 - 9 * i}.png",
+    )
+    for i in range(14)
 )
 
 
@@ -107,6 +124,8 @@ class FixedSource:
         self.trouble = trouble
         self.acknowledged: list[tuple[int, str]] = []
         self.refusal = ""
+        self.waiting: tuple[Case, ...] = ()
+        self.judged: list[tuple[int, str, str]] = []
 
     def fetch(self) -> Status:
         """The status set last."""
@@ -126,6 +145,21 @@ class FixedSource:
             for row in self.status.alerts
         )
         self.status = self.status.model_copy(update={"alerts": rows})
+
+    def cases(self) -> tuple[Case, ...]:
+        """Those that nobody has judged."""
+        if self.refusal:
+            raise RefusedError(self.refusal)
+        judged = {row for row, _, _ in self.judged}
+        return tuple(case for case in self.waiting if case.seq not in judged)
+
+    def judge(self, row: int, decision: str, operator: str) -> None:
+        """Take the judgement down."""
+        if self.trouble:
+            raise NoAnswerError(self.trouble)
+        if self.refusal:
+            raise RefusedError(self.refusal)
+        self.judged.append((row, decision, operator))
 
 
 def app_on(source: FixedSource, clock: Clock | None = None, operator: str = "", poll_s: float = 0.3) -> LineguardApp:
