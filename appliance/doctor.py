@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,9 @@ from calibration.errors import InputError
 
 FREE_BYTES = 2**30
 SQLITE = (3, 35, 0)
+
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
+"""What TensorRT-RTX 1.7 runs on, by its own error message on another; and on later ones."""
 
 __all__ = ["Finding", "Mark", "examine"]
 
@@ -80,7 +85,24 @@ def _gpu() -> Iterator[Finding]:
     for kind in GPU_KINDS:
         lack = missing(kind)
         yield want(f"engine {kind}", present and not lack, lack or "installed", "see the line before" if lack else hint)
-    yield package("tensorrt_rtx", "tensorrt_rtx_bindings", "builds plans without a GPU: pip install 'lineguard[rtx]'")
+    rtx = package("tensorrt_rtx", "tensorrt_rtx_bindings", "builds plans without a GPU: pip install 'lineguard[rtx]'")
+    yield rtx
+    if rtx.mark is Mark.OK and (gpu := _first_gpu()):
+        name, capability = gpu
+        knows = capability in RTX_CAPABILITIES or float(capability) > float(RTX_CAPABILITIES[-1])
+        remedy = "TensorRT-RTX does not run on it: pip install 'lineguard[gpu]', or kind = \"onnxruntime-cuda\""
+        yield want("tensorrt_rtx on this GPU", knows, f"{name}, compute capability {capability}", remedy)
+
+
+def _first_gpu() -> tuple[str, str] | None:
+    """Name and compute capability of the first GPU, such as ("NVIDIA H200", "9.0"), as its driver's tool says."""
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    name, _, capability = (said.splitlines() or [""])[0].rpartition(", ")
+    return (name, capability) if re.fullmatch(r"\d+\.\d+", capability) else None
 
 
 def _service() -> Iterator[Finding]:

@@ -49,6 +49,9 @@ parts the engine judged together and which of them this one was, from 0.
 
 _ADDED_LATER = ("batch", "position")
 
+COUNTED_LATER = 1_000_000
+"""Rows of an older database that its migration counts by decision: a second or two, and no start takes minutes."""
+
 
 def migrate(connection: sqlite3.Connection) -> list[str]:
     """Bring the database to the current schema; returns the names of the migrations applied now.
@@ -166,6 +169,8 @@ def _reevaluation(db: object) -> None:
     )
     db.execute(
         "INSERT INTO stratum SELECT substr(utc, 1, 10), bundle, decision, count(*), sum(defect_probability) "
-        "FROM verdict WHERE reason IN ('', 'DEFECT', 'UNSURE') GROUP BY 1, 2, 3"
+        "FROM verdict WHERE reason IN ('', 'DEFECT', 'UNSURE') AND seq > (SELECT max(seq) FROM verdict) - ? "
+        "GROUP BY 1, 2, 3",
+        (COUNTED_LATER,),
     )
     db.table("sample").create({"seq": int}, pk="seq")

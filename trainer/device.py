@@ -18,6 +18,8 @@ from calibration.errors import InputError
 if TYPE_CHECKING:
     from trainer.checkpoint import State
 
+CPU = torch.device("cpu")
+
 
 def device_named(name: str) -> torch.device:
     """The CPU ("cpu") or the first GPU ("cuda"), where this machine has one. Raises InputError."""
@@ -42,5 +44,5 @@ def learning_on(device: torch.device, model: nn.Module, state: State) -> Iterato
     try:
         yield
     finally:
-        model.to("cpu")
-        state.to(torch.device("cpu"))
+        model.to(CPU)
+        state.to(CPU)

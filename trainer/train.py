@@ -24,7 +24,7 @@ from trainer.checkpoint import Progressed, State
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
 from trainer.data.sampling import draw_batches, sample_rows, seen_counts
-from trainer.device import device_of, learning_on
+from trainer.device import CPU, device_of, learning_on
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
 from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.losses import focal_loss, sample_weights
@@ -66,7 +66,7 @@ def train(
     seed: int = 0,
     size: tuple[int, int] | None = None,
     progress: Progress = silent,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
 ) -> TrainResult:
     """Train a classifier on the dataset's train split, choose by its val split, score val and test.
 
@@ -77,7 +77,7 @@ def train(
     Args:
         size: (height, width) of the input instead of the one chosen from the frames.
         progress: called with (what is being done, how many are done, of how many).
-        device: where the upper backbone learns; None is the CPU, and everything else is done there.
+        device: where the upper backbone learns; everything else is done on the CPU.
 
     Raises:
         InputError: the dataset cannot be trained on (by this recipe), or the run folder holds another training.
@@ -132,7 +132,7 @@ def _learn(
     checkpoint: Path,
     fingerprint: str,
     progress: Progress,
-    device: torch.device | None,
+    device: torch.device,
 ) -> Progressed:
     """Fit the head and let the upper backbone learn, from the checkpoint on where there is one; the best is kept."""
     state, learned_by = start(model, fold.recipe), replace(fold, recipe=fold.recipe.of_the_backbone)
@@ -140,7 +140,7 @@ def _learn(
         start_pooling(model, lower, fold.train.labels, fold.seed)
         state.at.best_score = start_head(model, learned_by, lower, lower_val, progress)
         state.keep_best()
-    with learning_on(device or torch.device("cpu"), model, state):
+    with learning_on(device, model, state):
         for _ in fine_tune(model, learned_by, lower, lower_val, state, progress):
             state.save(checkpoint, fingerprint)
     state.load(state.best)

@@ -43,6 +43,27 @@ def test_doctor_finds_what_is_needed_here() -> None:
     assert "onnxruntime" in CliRunner().invoke(main, ["doctor"]).stdout
 
 
+@pytest.mark.parametrize(
+    ("said", "mark"),
+    [("NVIDIA H200, 9.0", Mark.ABSENT), ("NVIDIA L4, 8.9", Mark.OK), ("later, 13.0", Mark.OK), ("", None), ("?", None)],
+)
+def test_doctor_says_whether_tensorrt_rtx_runs_on_the_gpu(
+    said: str, mark: Mark | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the driver's own tool says of the first GPU; nothing where it says nothing."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '{said}'\necho 'another, 7.5'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = {finding.name: finding for finding in examine()}
+    finding = found.get("tensorrt_rtx on this GPU")
+    assert (finding.mark if finding else None) is mark
+    if finding and mark is Mark.ABSENT:
+        assert "compute capability 9.0" in finding.found
+        assert "onnxruntime-cuda" in finding.remedy
+
+
 def test_doctor_looks_at_a_station(tmp_path: Path) -> None:
     """With a station: its bundle, sources, disk; a damaged bundle is missing, with exit code 1, and left alone."""
     config = make_station(tmp_path, 2)

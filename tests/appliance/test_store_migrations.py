@@ -24,6 +24,15 @@ def old_database(path: Path, name: str) -> Path:
     return path
 
 
+def test_parts_judged_before_are_counted_by_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest of them, so that a start stays short whatever the database holds."""
+    monkeypatch.setattr(schema, "COUNTED_LATER", 5)
+    store = Store(old_database(tmp_path / "station.db", "0002_traceability"))
+    found = store.connection.execute("SELECT day, decision, parts, expected FROM stratum ORDER BY decision").fetchall()
+    assert found == [("2026-01-01", "DEFECT", 2, pytest.approx(1.8)), ("2026-01-01", "OK", 3, pytest.approx(0.3))]
+    store.close()
+
+
 @pytest.mark.parametrize("name", NAMES[:-1])
 def test_a_database_of_an_earlier_release_opens(name: str, tmp_path: Path) -> None:
     """All its rows are there, its audit verifies, and new rows go on behind them."""

@@ -54,6 +54,13 @@ def test_a_group_named_like_an_image_takes_only_its_own(images: Path, tmp_path: 
     assert group["good/good-0000.png"] != group["good/good-0001.png"]
 
 
+def test_the_table_itself_is_not_passed_over(images: Path, tmp_path: Path) -> None:
+    """Other tables beside it are."""
+    groups_csv(images, [("good/good-0000.png", "part0")])
+    (images / "notes.csv").write_text("x")
+    assert import_folder(images, tmp_path / "data").ignored == {".csv": 1}
+
+
 def test_listed_images_that_do_not_exist_are_named(images: Path, tmp_path: Path) -> None:
     """The rest of the table still counts."""
     groups_csv(images, [("good/good-0000.png", "a"), ("good/ghost.png", "a")])

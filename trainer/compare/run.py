@@ -31,6 +31,7 @@ from trainer.compare.statistics import (
 from trainer.compare.store import CACHE, Store, whole
 from trainer.compare.workers import Task, compute
 from trainer.data.manifest import Dataset
+from trainer.device import CPU
 from trainer.features import Progress
 from trainer.run import write_json
 
@@ -115,7 +116,7 @@ def compare(
     progress: Progress,
     draws: int = DRAWS,
     jobs: int = 1,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
 ) -> Comparison:
     """Train and judge every candidate on every split; what ``out`` holds already is not computed again.
 
@@ -125,7 +126,7 @@ def compare(
         folds: at least folds.LEAST_FOLDS. seeds: >= 1, repetitions with other folds. overkill: 0..1.
         progress: called with (what is being done, how many are done, of how many).
         jobs: >= 1, worker processes; the figures are the same with any number.
-        device: where upper stages learn; None is the CPU, and everything else is done there.
+        device: where upper stages learn; everything else is done on the CPU.
 
     Raises:
         InputError: the dataset does not allow the folds, ``out`` holds something else or a damaged cell, or a worker

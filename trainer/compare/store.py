@@ -20,6 +20,7 @@ from calibration.cli_support import Report
 from trainer.compare.recipes import Candidate, input_size
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
+from trainer.device import CPU
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict
 from trainer.models.classifier import Classifier, Flips
 from trainer.recipes import Recipe
@@ -43,9 +44,9 @@ class Store:
         device: where upper stages learn; all else is done on the CPU.
     """
 
-    def __init__(self, dataset: Dataset, folder: Path, progress: Progress, device: torch.device | None = None) -> None:
+    def __init__(self, dataset: Dataset, folder: Path, progress: Progress, device: torch.device = CPU) -> None:
         keep_freed_memory()
-        self.device = device or torch.device("cpu")
+        self.device = device
         self.dataset = whole(dataset)
         self.folder, self.progress = folder, progress
         self._frames: dict[str, LoadedSplit] = {}

@@ -48,13 +48,13 @@ def cores() -> int:
 
 
 def compute(
-    tasks: Sequence[Task], dataset: Dataset, out: Path, jobs: int, device: torch.device | None, progress: Progress
+    tasks: Sequence[Task], dataset: Dataset, out: Path, jobs: int, device: torch.device, progress: Progress
 ) -> int:
     """Compute the cells of all tasks and write each into ``out`` as soon as it is there.
 
     Args:
         jobs: >= 1, how many workers at most.
-        device: where upper stages learn; None is the CPU.
+        device: where upper stages learn.
         progress: is told of the cells, and what each worker is at.
 
     Returns:
@@ -124,7 +124,7 @@ class _Bench:
 _bench: _Bench
 
 
-def _begin(dataset: Dataset, out: Path, device: torch.device | None, told: Told) -> None:
+def _begin(dataset: Dataset, out: Path, device: torch.device, told: Told) -> None:
     """First thing in a worker."""
     global _bench
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process; one traceback would be too many

@@ -156,10 +156,10 @@ def import_folder(
     for what, text in (("DIR", str(root)), ("--name", name or ""), ("--licence", licence)):
         if not is_safe(text):
             raise InputError(f"{what} {text!r}: holds control characters; choose another")
-    listing = list_images(root)
+    table = groups or (root / "groups.csv" if (root / "groups.csv").is_file() else None)
+    listing = list_images(root, table)
     labels, notes = _labels(directory, listing.images)
     grouping: dict[str, str] = {}
-    table = groups or (root / "groups.csv" if (root / "groups.csv").is_file() else None)
     if table is not None:
         grouping, about = read_groups(table, listing.images)
         notes += about

@@ -59,8 +59,9 @@ class Look:
     thumbnails: NDArray[np.float32]
 
 
-def list_images(folder: Path) -> Listing:
-    """All image files below `folder`, links followed, hidden files and folders left out."""
+def list_images(folder: Path, table: Path | None = None) -> Listing:
+    """All image files below `folder`, links followed, hidden files and folders left out. `table`: a file that is read
+    for itself, and not passed over."""
     images: list[str] = []
     ignored: Counter[str] = Counter()
     visited: set[str] = set()
@@ -72,6 +73,8 @@ def list_images(folder: Path) -> Listing:
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         for name in files:
+            if table is not None and Path(place, name) == table:
+                continue
             path = (Path(place) / name).relative_to(folder).as_posix()
             if name.startswith("."):
                 ignored["hidden"] += 1
