@@ -48,8 +48,8 @@ FEWEST_FOLDS, MOST_FOLDS = 3, 20
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Trainings side by side, one thread and about 2 GB of memory each; figures do not depend on it. Default: the "
-    "number of cores, on a GPU one.",
+    help="Trainings side by side, one thread and up to 3 GB of memory each; figures do not depend on it. Default: as "
+    "many as there are cores and memory for, on a GPU one.",
 )
 @device_option
 @json_option
@@ -75,7 +75,7 @@ def compare_command(
     from trainer.compare.recipes import affordable, pick
     from trainer.compare.report import render
     from trainer.compare.run import CHOSEN, compare
-    from trainer.compare.workers import cores
+    from trainer.compare.workers import usual_jobs
     from trainer.device import device_named
 
     names = None if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
@@ -93,7 +93,7 @@ def compare_command(
             overkill,
             protocols,
             progress,
-            jobs=jobs or (1 if device == "cuda" else cores()),
+            jobs=jobs or (1 if device == "cuda" else usual_jobs()),
             device=device_named(device),
         )
     page = out / "compare.html"

@@ -15,6 +15,7 @@ import pytest
 
 from calibration.errors import InputError
 from tests.support.folders import FolderSpec, write_folder
+from trainer.compare import workers
 from trainer.compare.recipes import Candidate, pick
 from trainer.compare.run import Comparison, compare
 from trainer.data.importers import import_folder
@@ -64,6 +65,15 @@ def test_two_workers_compute_the_very_cells_of_one(data: Path, tmp_path: Path) -
     assert all(what == "cells" or what.startswith("worker ") for what, _, _ in told)
 
 
+def test_there_are_as_many_workers_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default, and at least one."""
+    cores = len(os.sched_getaffinity(0))
+    monkeypatch.setattr(workers, "WORKER_BYTES", 1)
+    assert workers.usual_jobs() == cores
+    monkeypatch.setattr(workers, "WORKER_BYTES", 2**60)
+    assert workers.usual_jobs() == 1
+
+
 def test_a_worker_that_is_killed_is_said_and_what_was_finished_is_kept(data: Path, tmp_path: Path) -> None:
     """One line with the remedy; called again, the command goes on."""
 
@@ -97,10 +107,10 @@ def test_workers_end_with_a_command_that_was_killed(data: Path, tmp_path: Path) 
     words = [Path(sys.executable).with_name("trainer"), "compare", data, "--out", tmp_path / "out", "--folds", "3"]
     command = [*map(str, words), "--recipes", "long", "--jobs", "2"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
-        workers = wait_for_workers(parent.pid)
+        started = wait_for_workers(parent.pid)
         parent.kill()
     deadline = time.monotonic() + 30
-    while any(is_alive(pid) for pid in workers):
+    while any(is_alive(pid) for pid in started):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

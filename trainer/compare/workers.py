@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ from trainer.compare.store import CACHE, Store
 from trainer.data.manifest import Dataset
 from trainer.features import Progress
 
+WORKER_BYTES = 3 * 2**30
+"""Memory to reckon with for one worker: it took 1.9 GB where every stage learns from frames of 418x418."""
+
 LOOK_EVERY = 0.2
 """Seconds between two looks at what the workers report."""
 
@@ -42,9 +46,11 @@ class Task:
     split: Split
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0))
+def usual_jobs() -> int:
+    """As many workers as this process has cores, and as the memory that is free now has room for; at least one."""
+    found = re.search(r"^MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    fitting = int(found[1]) * 1024 // WORKER_BYTES if found else 1
+    return max(1, min(len(os.sched_getaffinity(0)), fitting))
 
 
 def compute(
