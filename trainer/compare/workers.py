@@ -6,6 +6,7 @@ rounds by how many they are: so a comparison comes to the same figures with any 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -16,7 +17,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -35,7 +36,9 @@ WORKER_BYTES = 3 * 2**30
 LOOK_EVERY = 0.2
 """Seconds between two looks at what the workers report."""
 
-Told = SimpleQueue[tuple[str, int, int]]
+STORY_BYTES = 400
+"""What a worker tells at once, at most. A pipe takes as little whole or not at all (PIPE_BUF is 512 or more, by POSIX),
+so that workers may share it without a lock, and one that is killed leaves neither half a message nor a lock behind."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,10 @@ def compute(
     if not tasks:
         return 0
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit the locks of PyTorch's threads
-    told: Told = spawn.SimpleQueue()
+    heard, told = spawn.Pipe(duplex=False)
     with (
+        heard,
+        told,
         _one_thread_each(),
         ProcessPoolExecutor(min(jobs, len(tasks)), spawn, _begin, (dataset, out, device, told)) as pool,
     ):
@@ -84,8 +89,8 @@ def compute(
             while pending:
                 finished, pending = wait(pending, LOOK_EVERY, FIRST_EXCEPTION)
                 done += sum(future.result() for future in finished)
-                while not told.empty():
-                    progress(*told.get())
+                while heard.poll():
+                    progress(*json.loads(heard.recv_bytes()))
                 progress("cells", done, total)
         except BrokenProcessPool:
             raise InputError(
@@ -124,13 +129,12 @@ class _Bench:
 
     store: Store
     out: Path
-    told: Told
 
 
 _bench: _Bench
 
 
-def _begin(dataset: Dataset, out: Path, device: torch.device, told: Told) -> None:
+def _begin(dataset: Dataset, out: Path, device: torch.device, told: Connection) -> None:
     """First thing in a worker."""
     global _bench
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process; one traceback would be too many
@@ -139,9 +143,11 @@ def _begin(dataset: Dataset, out: Path, device: torch.device, told: Told) -> Non
     number = multiprocessing.current_process().name.rpartition("-")[2]
 
     def report(what: str, done: int, total: int) -> None:
-        told.put((f"worker {number}: {what}", done, total))
+        story = json.dumps([f"worker {number}: {what}", done, total]).encode()
+        if len(story) <= STORY_BYTES:
+            told.send_bytes(story)
 
-    _bench = _Bench(Store(dataset, out / CACHE, report, device), out, told)
+    _bench = _Bench(Store(dataset, out / CACHE, report, device), out)
 
 
 def _end_with_parent() -> None:
