@@ -10,6 +10,8 @@ from rich.text import Text
 
 from calibration.cli_support import Cli, emit, example, json_option, key_values, progress, warn
 from calibration.errors import InputError
+from trainer.cli_agreement import agreement_command
+from trainer.cli_answers import answers_argument, classes_option, gold_option, read_answers
 from trainer.cli_labelling import (
     check_new,
     data_argument,
@@ -20,14 +22,11 @@ from trainer.cli_labelling import (
     seed_option,
 )
 from trainer.data.manifest import MANIFEST, read_dataset, write_dataset
-from trainer.data.names import class_name, listed
-from trainer.labels.answers import Answers, collect, read_answers_csv, read_gold_csv, write_answers_csv
-from trainer.labels.label_studio import read_export, write_answers
+from trainer.data.names import listed
+from trainer.labels.answers import Answers, write_answers_csv
+from trainer.labels.label_studio import write_answers
 from trainer.labels.relabel import relabelled, write_labels
 from trainer.labels.vote import SMOOTHING, Vote, vote
-
-answers_argument = click.argument("answers", metavar="ANSWERS", type=click.Path(path_type=Path))
-classes_option = click.option("--classes", metavar="A,B,...", help="Allowed classes. Default: those that occur.")
 
 
 @click.group("labels", cls=Cli)
@@ -39,6 +38,7 @@ def labels_group() -> None:
     """
 
 
+labels_group.add_command(agreement_command)
 labels_group.add_command(issues_command)
 labels_group.add_command(queries_command)
 
@@ -48,7 +48,7 @@ labels_group.add_command(queries_command)
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @classes_option
 @click.option("--ok", metavar="CLASS", help="Class of the good parts, to tell each annotator's escape and overkill.")
-@click.option("--gold", type=click.Path(path_type=Path), metavar="CSV", help="item,label of what is known for certain.")
+@gold_option
 @click.option(
     "--method",
     type=click.Choice(["dawid-skene", "majority"]),
@@ -84,7 +84,7 @@ def consensus_command(
     annotator's confusion matrix and its 95 % intervals.
     """
     check_new(out)
-    given = _read_answers(answers, classes, gold)
+    given = read_answers(answers, classes, gold)
     for name in given.alone():
         warn(f"annotator {name!r} shares no item with anybody: nothing shows how reliable these answers are")
     with progress("intervals") as report:
@@ -94,19 +94,6 @@ def consensus_command(
     write_labels(out / "labels.csv", given.items, given.classes, labels, posterior, result.consensus.ties)
     result.write(out / "consensus.json", given)
     emit({"out": out, **result.summary(given)}, as_json, _consensus_table(result, given, out))
-
-
-def _read_answers(path: Path, classes: str | None, gold: Path | None = None) -> Answers:
-    allowed = [class_name(name, "--classes") for name in classes.split(",")] if classes else None
-    if allowed and len(set(allowed)) < max(2, len(allowed)):
-        raise InputError(f"--classes {classes}: give two or more different names")
-    truths = read_gold_csv(gold) if gold else []
-    if path.suffix.lower() != ".json":
-        return collect(path, read_answers_csv(path), allowed, truths)
-    export = read_export(path)
-    if export.passed_over:
-        warn(f"{path}: {export.passed_over} annotation(s) without a choice, or skipped, were passed over")
-    return collect(path, export.answers, allowed, (*export.gold, *truths))
 
 
 def _consensus_table(result: Vote, given: Answers, out: Path) -> Table:
@@ -159,7 +146,7 @@ def apply_command(data: Path, labels: Path, out: Path, as_json: bool) -> None:
 @json_option
 def convert_command(answers: Path, out: Path, classes: str | None, image_prefix: str, as_json: bool) -> None:
     """Turn answers from CSV into Label Studio's JSON, or the other way round; the ending of FILE says which."""
-    given = _read_answers(answers, classes)
+    given = read_answers(answers, classes)
     if out.suffix.lower() not in (".csv", ".json"):
         raise InputError(f"{out}: name a file that ends in .csv or .json with --out")
     if out.exists():
