@@ -82,10 +82,10 @@ def test_a_worker_that_is_killed_is_said_and_what_was_finished_is_kept(data: Pat
             os.kill(next(child.pid for child in multiprocessing.active_children() if child.pid), signal.SIGKILL)
 
     with pytest.raises(InputError, match=r"a worker was ended from outside.*fewer than --jobs 2"):
-        run(data, tmp_path / "out", 2, kill_one, epochs=6)
+        run(data, tmp_path / "out", 2, kill_one, epochs=3)
     kept = len(cells(tmp_path / "out"))
     assert kept > 0
-    assert run(data, tmp_path / "out", 2, epochs=6).computed == 9 - kept
+    assert run(data, tmp_path / "out", 2, epochs=3).computed == 9 - kept
 
 
 def test_a_comparison_that_is_broken_off_leaves_no_worker(data: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_comparison_that_is_broken_off_leaves_no_worker(data: Path, tmp_path: 
 
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(data, tmp_path / "out", 2, break_off, epochs=600)
+        run(data, tmp_path / "out", 2, break_off, epochs=300)
     assert multiprocessing.active_children() == []
     assert time.monotonic() - begun < 60
 
