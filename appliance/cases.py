@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from appliance import history
 from appliance.config import Station
 from appliance.evidence import find_evidence
@@ -19,7 +21,8 @@ def open_cases(station: Station, last: int) -> tuple[Case, ...]:
     """
     paths = StationPaths.of(station.station.data)
     with history.open_readonly(paths.database) as connection:
-        rows = history.open_cases(connection, last)
-    for row in rows:
-        row["evidence"] = str(find_evidence(paths.evidence, row["camera"], row["seq"]) or "")
-    return tuple(Case(**row) for row in rows if row["evidence"] or row["kind"] == "unsure")
+        found = (
+            Case(**row, evidence=str(find_evidence(paths.evidence, row["camera"], row["seq"]) or ""))
+            for row in history.open_cases(connection)
+        )
+        return tuple(islice((case for case in found if case.evidence or case.kind == "unsure"), last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def verdicts_of(connection: sqlite3.Connection, serial: str) -> list[dict[str, A
     return [dict(zip(VERDICT_COLUMNS, row, strict=True)) for row in connection.execute(query, (serial,))]
 
 
-def open_cases(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]]:
+def open_cases(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """Rows that wait for a person, newest first: UNSURE ones, and those drawn at random. What the model said of the
     latter is kept back (None), so that it does not sway whoever judges."""
     fields = ("seq", "utc", "serial", "lot", "camera", "frame", "top_class", "defect_probability", "kind")
@@ -113,9 +113,10 @@ def open_cases(connection: sqlite3.Connection, last: int) -> list[dict[str, Any]
         "SELECT seq, utc, serial, lot, camera, frame, top_class, defect_probability, 'unsure' FROM verdict "
         "WHERE verdict = 'REJECT' AND reason = 'UNSURE' AND seq NOT IN (SELECT seq FROM review) "
         "UNION ALL SELECT seq, utc, serial, lot, camera, frame, NULL, NULL, 'sample' "
-        "FROM verdict JOIN sample USING (seq) WHERE seq NOT IN (SELECT seq FROM review) ORDER BY seq DESC LIMIT ?"
+        "FROM verdict JOIN sample USING (seq) WHERE seq NOT IN (SELECT seq FROM review) ORDER BY seq DESC"
     )
-    return [dict(zip(fields, row, strict=True)) for row in connection.execute(query, (last,))]
+    for row in connection.execute(query):
+        yield dict(zip(fields, row, strict=True))
 
 
 def judged_by_people(connection: sqlite3.Connection) -> list[dict[str, Any]]:

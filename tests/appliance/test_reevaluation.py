@@ -64,6 +64,9 @@ def test_parts_drawn_at_random_are_cases_that_do_not_say_what_the_model_said(con
     review(load_station(config), 40, "OK", "Jana")
     Path(cases[1]["evidence"]).unlink()
     assert [case["seq"] for case in call(config, "review", "list")] == list(range(38, 0, -1))
+    for lost in call(config, "review", "list")[:5]:
+        Path(lost["evidence"]).unlink()
+    assert [case["seq"] for case in call(config, "review", "list", "--last", 3)] == [33, 32, 31]
     assert "sample" in CliRunner().invoke(main, ["review", "list", "--config", str(config)]).stdout
 
 
