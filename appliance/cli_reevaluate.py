@@ -24,7 +24,7 @@ def reevaluate(config: Path, days: int | None, as_json: bool) -> None:
     """Escape rate and overkill on the line, from people's word on parts drawn at random (`appliance review`).
 
     The daemon does the same every few hours, and raises an alert when the model is worse than its bundle states. This
-    changes nothing. Needs `[evidence] passed_mib`: without a picture nobody can judge a part again.
+    changes nothing. Needs `[evidence] sample_mib`: without a picture nobody can judge a part again.
     """
     from appliance import history
     from appliance.bundles import find_bundle

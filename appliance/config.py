@@ -107,8 +107,8 @@ class EvidenceSection(Section):
 
     defect_mib: int = Field(default=0, ge=0, le=100_000_000, description="parts rejected as DEFECT")
     unsure_mib: int = Field(default=0, ge=0, le=100_000_000, description="UNSURE parts; kept until a person has judged")
-    passed_mib: int = Field(
-        default=0, ge=0, le=100_000_000, description="passed parts drawn for re-evaluation, see [reevaluation]"
+    sample_mib: int = Field(
+        default=0, ge=0, le=100_000_000, description="parts drawn for re-evaluation, see [reevaluation]"
     )
     other_mib: int = Field(default=0, ge=0, le=100_000_000, description="parts with a frame, rejected unjudged or late")
     per_second: float = Field(default=5.0, gt=0, le=1000, description="frames stored per second and camera, at most")
@@ -156,8 +156,8 @@ class ChallengeSection(Section):
 
 
 class ReevaluationSection(Section):
-    """How the model is held against people's judgement of parts drawn at random; needs `[evidence] passed_mib`, and
-    `defect_mib` for rejected ones."""
+    """How the model is held against people's judgement of parts drawn at random; needs `[evidence]
+    sample_mib`."""
 
     passed_share: float = Field(default=0.01, ge=0, le=1, description="share of passed parts that a person shall judge")
     defect_share: float = Field(

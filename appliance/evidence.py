@@ -35,13 +35,12 @@ class EvidenceClass(str, Enum):
 
     DEFECT = "defect"
     UNSURE = "unsure"
-    PASSED = "passed"
+    SAMPLE = "sample"
     OTHER = "other"
 
 
 CLASSES = tuple(EvidenceClass)
 _CLASS = {
-    Reason.NONE: EvidenceClass.PASSED,
     Reason.DEFECT: EvidenceClass.DEFECT,
     Reason.UNSURE: EvidenceClass.UNSURE,
 }
@@ -64,27 +63,24 @@ class EvidenceRecord:
 
 
 class EvidenceChoice:
-    """Which parts leave evidence: all of a class that has a quota, of passed ones a random share. And which of these a
-    person shall judge again, whatever the model said."""
+    """Which parts leave evidence: all of a class that has a quota, and a sample of the judged ones.
+
+    Parts of the sample are those that a person shall judge again. Their pictures lie in one folder whatever the model
+    said of them, so that no path gives it away.
+    """
 
     def __init__(self, quotas: dict[EvidenceClass, int], passed_share: float, defect_share: float) -> None:
-        """`quotas` in bytes; a class with 0 is off. Shares, 0 to 1: of passed parts, all of which are kept for a person
-        to judge; of DEFECT parts with evidence, that a person judges."""
-        self._quotas, self._passed, self._defect = quotas, passed_share, defect_share
+        """`quotas` in bytes; a class with 0 is off. The shares, 0 to 1, of passed and of DEFECT parts make the sample;
+        UNSURE parts all wait for a person anyway."""
+        self._quotas = quotas
+        self._shares = {Reason.NONE: passed_share, Reason.DEFECT: defect_share}
 
     def wanted(self, reason: Reason) -> EvidenceClass | None:
         """The class to keep a part's frame in; None for not at all."""
-        kind = _CLASS.get(reason, EvidenceClass.OTHER)
-        if not self._quotas.get(kind):
-            return None
-        if kind is EvidenceClass.PASSED and not _chance(self._passed):
-            return None
-        return kind
-
-    def draws(self, kind: EvidenceClass | None) -> bool:
-        """Whether a part with evidence of this class is one that a person shall judge. UNSURE ones all wait for that
-        anyway."""
-        return kind is EvidenceClass.PASSED or (kind is EvidenceClass.DEFECT and _chance(self._defect))
+        if self._quotas.get(EvidenceClass.SAMPLE) and _chance(self._shares.get(reason, 0.0)):
+            return EvidenceClass.SAMPLE
+        kind = None if reason is Reason.NONE else _CLASS.get(reason, EvidenceClass.OTHER)
+        return kind if kind is not None and self._quotas.get(kind) else None
 
 
 def _chance(share: float) -> bool:

@@ -10,7 +10,7 @@ from appliance.config import Station
 from appliance.counting import CountNote
 from appliance.crew import evidence_quotas
 from appliance.engine_link import EngineLink, EnginePhase
-from appliance.evidence import CLASSES, EvidenceChoice
+from appliance.evidence import CLASSES, EvidenceChoice, EvidenceClass
 from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.messages import Reason
@@ -126,7 +126,7 @@ class Flow:
 
     def release(self, part: Part, seq: int, reason: Reason) -> None:
         kind = self._evidence.wanted(reason)
-        if self._evidence.draws(kind):
+        if kind is EvidenceClass.SAMPLE:
             self._ledger.draw(seq)
         self._by_name[part.camera].release(part.slot, seq, None if kind is None else CLASSES.index(kind))
 

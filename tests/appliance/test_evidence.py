@@ -39,8 +39,8 @@ from appliance.words import Reason
 from tests.appliance.stations import Daemon, make_station, rows, run_json
 
 RECORD = EvidenceRecord(7, "top", 3, 10**15, 2**32 - 1, "b" * 64)
-ALL_ON = "[evidence]\ndefect_mib = 10\nunsure_mib = 10\npassed_mib = 10\nother_mib = 10\n"
-ALL_ON += "per_second = 1000.0\n[reevaluation]\npassed_share = 1.0\n"
+ALL_ON = "[evidence]\ndefect_mib = 10\nunsure_mib = 10\nsample_mib = 10\nother_mib = 10\n"
+ALL_ON += "per_second = 1000.0\n[reevaluation]\npassed_share = 1.0\ndefect_share = 0.0\n"
 
 
 @settings(max_examples=50, deadline=None)
@@ -87,21 +87,25 @@ def test_names_of_cameras_stay_inside_the_folder(tmp_path: Path) -> None:
 
 
 def test_choice_by_reason() -> None:
-    """All parts of a class with a quota, a share of the passed ones, nothing of a class that is off."""
-    choice = EvidenceChoice({EvidenceClass.DEFECT: 1, EvidenceClass.PASSED: 1, EvidenceClass.OTHER: 1}, 0.25, 0.5)
+    """All parts of a class with a quota, none of a class that is off; of passed ones only the sample."""
+    choice = EvidenceChoice({EvidenceClass.DEFECT: 1, EvidenceClass.OTHER: 1}, 1.0, 1.0)
     assert choice.wanted(Reason.DEFECT) is EvidenceClass.DEFECT
     assert choice.wanted(Reason.UNSURE) is None
     assert choice.wanted(Reason.HOLD) is EvidenceClass.OTHER
-    kept = sum(choice.wanted(Reason.NONE) is EvidenceClass.PASSED for _ in range(4000))
-    assert 850 < kept < 1150
+    assert choice.wanted(Reason.NONE) is None
 
 
-def test_a_person_judges_all_passed_parts_that_are_kept_and_a_share_of_the_defects() -> None:
+def test_the_sample_is_a_share_of_the_passed_and_of_the_defects() -> None:
     """UNSURE parts wait for a person anyway; of what nobody judged nothing can be learned."""
-    choice = EvidenceChoice({}, 0.25, 0.5)
-    assert choice.draws(EvidenceClass.PASSED)
-    assert not any(map(choice.draws, (None, EvidenceClass.UNSURE, EvidenceClass.OTHER)))
-    assert 1800 < sum(choice.draws(EvidenceClass.DEFECT) for _ in range(4000)) < 2200
+    choice = EvidenceChoice({EvidenceClass.DEFECT: 1, EvidenceClass.SAMPLE: 1, EvidenceClass.UNSURE: 1}, 0.25, 0.5)
+    kept = [choice.wanted(Reason.NONE) for _ in range(4000)]
+    assert 850 < kept.count(EvidenceClass.SAMPLE) < 1150
+    assert set(kept) == {None, EvidenceClass.SAMPLE}
+    defects = [choice.wanted(Reason.DEFECT) for _ in range(4000)]
+    assert 1800 < defects.count(EvidenceClass.SAMPLE) < 2200
+    assert set(defects) == {EvidenceClass.DEFECT, EvidenceClass.SAMPLE}
+    assert {choice.wanted(Reason.UNSURE) for _ in range(100)} == {EvidenceClass.UNSURE}
+    assert {choice.wanted(Reason.LATE) for _ in range(100)} == {None}
 
 
 def test_the_class_most_over_its_quota_gives_its_oldest_first() -> None:
@@ -249,7 +253,7 @@ def test_every_part_of_a_run_leaves_its_frame(tmp_path: Path) -> None:
     for *values, frame, reason in rows(config, query):
         path = find_evidence(root, "top", values[0])
         assert path is not None, frame
-        assert path.parent.name == (reason.lower() or "passed")
+        assert path.parent.name == (reason.lower() or "sample")
         record, pixels = decode_evidence(path.read_bytes())
         assert record == EvidenceRecord(*values)
         assert np.array_equal(pixels, cv2.imread(str(tmp_path / "frames" / frame), cv2.IMREAD_UNCHANGED))

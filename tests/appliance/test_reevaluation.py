@@ -23,10 +23,7 @@ from deploy.bundle import Bundle, open_bundle
 from tests.appliance.stations import Daemon, make_station, rows, run_json
 from tests.support.tiny import tiny_bundle
 
-ALL = (
-    "[evidence]\npassed_mib = 5\ndefect_mib = 5\nper_second = 1000.0\n"
-    "[reevaluation]\npassed_share = 1.0\ndefect_share = 1.0\n"
-)
+ALL = "[evidence]\nsample_mib = 5\nper_second = 1000.0\n[reevaluation]\npassed_share = 1.0\ndefect_share = 1.0\n"
 DAY = 1_767_225_600.0
 """2026-01-01, in seconds since 1970."""
 
@@ -59,6 +56,7 @@ def say(config: Path, wrong: int = 0) -> int:
 def test_parts_drawn_at_random_are_cases_that_do_not_say_what_the_model_said(config: Path) -> None:
     """With their pictures; one that was judged, or whose picture is gone, is no case any more."""
     cases = call(config, "review", "list")
+    assert {Path(case["evidence"]).parent.name for case in cases} == {"sample"}
     assert [case["seq"] for case in cases] == list(range(40, 0, -1))
     assert {(case["kind"], case["top_class"], case["defect_probability"]) for case in cases} == {("sample", None, None)}
     review(load_station(config), 40, "OK", "Jana")

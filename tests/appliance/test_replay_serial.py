@@ -21,7 +21,7 @@ from deploy.install import Device
 from tests.appliance.stations import make_station, rows, run_json
 from tests.support.tiny import tiny_bundle
 
-EVIDENCE = "[evidence]\ndefect_mib = 10\nunsure_mib = 10\npassed_mib = 10\nper_second = 1000.0\n"
+EVIDENCE = "[evidence]\ndefect_mib = 10\nunsure_mib = 10\nsample_mib = 10\nper_second = 1000.0\n"
 EVIDENCE += "[reevaluation]\npassed_share = 1.0\n"
 
 
