@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 
+from appliance.ring import checksum
 from tests.faults.campaign import Amount, Outcome, summarise
 from tests.faults.session import KINDS, by_class
 from tests.faults.simulator.checks import Findings
-from tests.faults.simulator.plan import USUAL, Plan, may_pass
+from tests.faults.simulator.plan import USUAL, Plan, may_pass, number_of, pool, stamped
 from tests.faults.simulator.planted import PLANTED
 from tests.faults.simulator.world import Kind
 from tests.faults.trials import CASES, Trial, trial
+from tests.support.tiny import tiny_spec
 
 REQUIRED = ("synchronous OFF", "missing checksum test", "late PASS allowed", "stale frame reused")
 HONEST = Trial("", "", caught=False)
@@ -116,3 +119,14 @@ def test_a_plan_is_the_same_for_the_same_seed_and_has_every_fault() -> None:
     for kind, rate in USUAL.items():
         assert 0.4 * rate < counts[kind] / 20 < 2.0 * rate, kind
     assert {kind for kind, index in drawn if may_pass(kind, index)} == {Kind.CLEAN}
+
+
+def test_a_tensor_tells_which_part_it_shows_where_its_checksum_does_not() -> None:
+    """A good and a bad part with the same CRC-32, found by a campaign that took the good one for the bad one."""
+    frames = pool()
+    good, bad = (tiny_spec().apply(stamped(frames[picture], n)) for picture, n in ((0, 13_077), (54, 5_478)))
+    assert checksum(good) == checksum(bad)
+    assert (number_of(good), number_of(bad)) == (13_077, 5_478)
+    assert number_of(tiny_spec().apply(frames[0])) is None
+    drawn = Random(3).sample(range(1 << 20), 200)
+    assert [number_of(tiny_spec().apply(stamped(frames[n % len(frames)], n))) for n in drawn] == drawn

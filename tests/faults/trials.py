@@ -131,8 +131,8 @@ def _senseless(line: Line) -> None:
         line.order_engine(EngineOrder.NAN, WAIT_S)
         line.passes(2, WAIT_S)
         spoiled = line.world.spoiled()
-        rows = line.rows("SELECT crc, reason FROM verdict WHERE trigger >= ?", first)
-        return any(crc in spoiled and reason in ("", "ENGINE") for crc, reason in rows)
+        rows = line.rows("SELECT trigger, reason FROM verdict WHERE trigger >= ?", first)
+        return any(trigger in spoiled and reason in ("", "ENGINE") for trigger, reason in rows)
 
     _met(line, once)
 

@@ -96,14 +96,14 @@ def _rows(line: Line, found: Findings) -> Rows:
         if whole != "ok":
             found.broken.append(f"integrity_check: {whole}")
         spoiled = line.world.spoiled()
-        query = "SELECT trigger, verdict, reason, crc, decision FROM verdict"
-        for trigger, verdict, reason, crc, decision in connection.execute(query):
+        query = "SELECT trigger, verdict, reason, decision FROM verdict"
+        for trigger, verdict, reason, decision in connection.execute(query):
             rows.setdefault(trigger, []).append((verdict, reason))
             known = 0 <= trigger < found.parts
             if decision is not None and known and line.world.event(trigger).kind not in JUDGEABLE:
                 found.judged_bad += 1
                 found.example(f"part {trigger} ({line.world.event(trigger)}) was judged {decision}")
-            if verdict == "PASS" and crc in spoiled:
+            if verdict == "PASS" and trigger in spoiled:
                 found.wrong_pass += 1
                 found.example(f"part {trigger}: the engine gave no judgement")
         counted = connection.execute("SELECT coalesce(sum(parts), 0) FROM tally").fetchone()[0]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engines.protocol import Engine, EngineError
-from tests.faults.simulator.plan import is_stamped
+from tests.faults.simulator.plan import is_stamped, number_of
 from tests.faults.simulator.world import EngineOrder, Word, World
 
 
@@ -43,7 +43,7 @@ class SimulatedEngine:
         if self._world.get(Word.SWAPPED):
             logits = np.ascontiguousarray(logits[:, ::-1])
         if order in (EngineOrder.NAN, EngineOrder.INFINITE):
-            self._world.spoil(batch)
+            self._world.spoil(number for tensor in batch if (number := number_of(tensor)) is not None)
         if order == EngineOrder.NAN:
             return np.full_like(logits, np.nan)
         if order == EngineOrder.INFINITE:

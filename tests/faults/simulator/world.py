@@ -9,14 +9,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 PARTS_MAX = 1 << 20
 _WORDS = 64
@@ -155,13 +154,13 @@ class World:
         at_ns, kind, part = _RECORD.unpack_from(self._map, 8 * _WORDS + number * _RECORD.size)
         return Event(at_ns, Kind(kind), part)
 
-    def spoil(self, tensors: NDArray[np.uint8]) -> None:
+    def spoil(self, parts: Iterable[int]) -> None:
         """Note that what the engine said of these was no judgement."""
         with (self.directory / "spoiled").open("ab") as file:
-            file.write(b"".join(zlib.crc32(np.ascontiguousarray(tensor)).to_bytes(4, "little") for tensor in tensors))
+            file.write(b"".join(part.to_bytes(4, "little") for part in parts))
 
     def spoiled(self) -> set[int]:
-        """Checksums of all those tensors."""
+        """Numbers of all those parts."""
         path = self.directory / "spoiled"
         return set(np.frombuffer(path.read_bytes(), "<u4").tolist()) if path.exists() else set()
 
