@@ -50,7 +50,7 @@ parts the engine judged together and which of them this one was, from 0.
 _ADDED_LATER = ("batch", "position")
 
 COUNTED_LATER = 1_000_000
-"""Rows of an older database that its migration counts by decision: a second or two, and no start takes minutes."""
+"""The newest rows of an older database, which its migration counts by decision; a start shall not wait for all."""
 
 
 def migrate(connection: sqlite3.Connection) -> list[str]:

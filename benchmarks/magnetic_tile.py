@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import PAGE, write_section
 from trainer.compare.recipes import BASELINE, BY_NAME
 from trainer.compare.run import CHOSEN
 
 BIN = Path(sys.executable).parent
 BEGIN, END = "<!-- magnetic-tile:begin -->", "<!-- magnetic-tile:end -->"
-PAGE = Path("docs/results.md")
 
 LEAKY = "logit-adjusted,mean"
 """Recipes that are run over random folds too, beside the baseline: cheap ones, leakage flatters each of them."""
@@ -148,13 +148,6 @@ def recalls(found: Any) -> list[str]:
     return lines
 
 
-def write_section(text: str) -> None:
-    """Put `text` between the marks of docs/results.md, leaving everything else as it is."""
-    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    tail = rest.split(END)[1]
-    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", type=Path, metavar="DATA_DIR")
@@ -167,7 +160,7 @@ def main() -> None:
     found = compared(options.images, options.build, options.recipes, options.leaky, options.seeds)
     text = section(found)
     if options.write:
-        write_section(text)
+        write_section(BEGIN, text, END)
     print(text)
 
 

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 import numpy as np
 
+from benchmarks.page import PAGE, write_section
 from calibration.cli_support import emit, example, json_option, progress
 from calibration.stratified import DRAWS, LineRates, Stratum, is_beyond, line_rates
 
 BEGIN, END = "<!-- reevaluation:begin -->", "<!-- reevaluation:end -->"
-PAGE = Path("docs/results.md")
 FALSE_ALARM = 0.001
 WORSE = 3
 
@@ -163,8 +162,7 @@ def main(lines: int, write: bool, as_json: bool) -> None:
             results.append((setting, measure(setting, lines, step)))
     text = section(results, lines)
     if write:
-        head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        write_section(BEGIN, text, END)
     emit([{**asdict(setting), **asdict(found)} for setting, found in results], as_json, text)
 
 

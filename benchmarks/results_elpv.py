@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import write_section
 from calibration.decision import DecisionRule
 from calibration.metrics import accuracy, auroc, ece, ece_of_a_calibrated_model, softmax
 from calibration.risk import escape_at_overkill
@@ -136,14 +137,6 @@ def _cell(rows: list[Figures], column: str) -> str:
     return f"{statistics.mean(values):.{digits}f}{' ' + unit if unit else ''} ({spread:.{digits}f})"
 
 
-def write_section(path: Path, text: str) -> None:
-    """Put `text` between the marks of docs/results.md, leaving everything else as it is."""
-    page = path.read_text()
-    head, rest = page.split(BEGIN)
-    tail = rest.split(END)[1]
-    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=Path("build/results-elpv"))
@@ -160,7 +153,7 @@ def main() -> None:
     for seed in range(options.seeds):
         figures += one_seed(options.build, seed, options.recipe)
     text = section(figures, options.recipe)
-    write_section(Path("docs/results.md"), text)
+    write_section(BEGIN, text, END)
     result: Any = [asdict(item) for item in figures]
     print(json.dumps(result, indent=1) if options.json else text)
 

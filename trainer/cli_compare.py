@@ -48,7 +48,7 @@ FEWEST_FOLDS, MOST_FOLDS = 3, 20
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Trainings side by side, one thread and up to 3 GB of memory each; figures do not depend on it. Default: as "
+    help="Trainings side by side, one thread and some 3 GB of memory each; figures do not depend on it. Default: as "
     "many as there are cores and memory for, on a GPU one.",
 )
 @device_option

@@ -129,12 +129,9 @@ class Poller:
             return DaemonSilent(f"{type(error).__name__}: {error}")
 
     def _cases(self) -> CasesArrived:
-        try:
-            return CasesArrived(self._source.cases())
-        except (RefusedError, NoAnswerError) as error:
-            return CasesArrived((), str(error))
-        except Exception as error:  # as in _fetch
-            return CasesArrived((), f"{type(error).__name__}: {error}")
+        found: list[Case] = []
+        trouble = self._trouble("read", lambda: found.extend(self._source.cases()))
+        return CasesArrived(tuple(found), trouble)
 
     @staticmethod
     def _trouble(done: str, act: Callable[..., None], *words: object) -> str:

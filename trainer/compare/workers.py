@@ -1,7 +1,7 @@
 """Cells computed side by side: a process a core, one thread in each.
 
-One thread, because a training step of a small batch hardly gains by a second one, and because what several threads sum
-rounds by how many they are: so a comparison comes to the same figures with any number of workers.
+One thread, because what several threads sum rounds by how many they are: so a comparison comes to the same figures with
+any number of workers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trainer.data.manifest import Dataset
 from trainer.features import Progress
 
 WORKER_BYTES = 3 * 2**30
-"""Memory to reckon with for one worker: it took 1.9 GB where every stage learns from frames of 418x418."""
+"""Memory to reckon with for one worker; a judgement: it grows with the frames and with what learns from them."""
 
 LOOK_EVERY = 0.2
 """Seconds between two looks at what the workers report."""
