@@ -29,6 +29,7 @@ from appliance.wire import (
     EVIDENCE,
     HELLO,
     KEEP,
+    LOOKED_AT,
     STOP,
     SWITCH,
     TRIGGER,
@@ -41,6 +42,8 @@ from appliance.wire import (
     unpack_keep,
 )
 from appliance.words import Reason
+from calibration.appearance import appearance
+from calibration.histogram import bin_of
 from calibration.preprocess import Frame, GeometryError, PreprocessSpec
 
 if TYPE_CHECKING:
@@ -233,7 +236,13 @@ class CameraLoop:
         now = time.monotonic_ns()
         trigger = self._count.trigger
         tag = trigger if shot.number is None else shot.number
-        self._note(FrameNote(trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot, tag).pack())
+        looks = self._looks(slot) if trigger % LOOKED_AT == 0 else None
+        self._note(FrameNote(trigger, slot, crc, triggered, now, shot.name, shot.serial, shot.lot, tag, looks).pack())
+
+    def _looks(self, slot: int) -> tuple[int, int]:
+        """Bins of brightness and sharpness of the frame in a slot."""
+        brightness, sharpness = appearance(self._ring.slot(slot))
+        return bin_of(brightness), bin_of(sharpness)
 
     def _note(self, message: bytes) -> None:
         """Tell the supervisor; while the next frame is in work anyway, a few notes share one delivery."""

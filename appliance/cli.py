@@ -9,6 +9,7 @@ import click
 
 from appliance.cli_acts import hold, reset, resume
 from appliance.cli_audit import audit
+from appliance.cli_drift import drift, drift_text
 from appliance.cli_options import config_option
 from appliance.cli_reevaluate import reevaluate
 from appliance.cli_relay import relay
@@ -95,7 +96,7 @@ def status(config: Path, as_json: bool) -> None:
             "last reject": last,
             "parts per second": f"{now.rate:.1f}",
             "latency, ms": f"p50 {now.latency.p50:.1f}, p99 {now.latency.p99:.1f}, worst {now.latency.worst:.1f}",
-            "drift": f"{now.drift.kl:.4f} nats, limit {now.drift.limit:.4f}",
+            **{f"drift: {each.name}": drift_text(each) for each in (now.drift, *now.light)},
             "cameras": ", ".join(f"{name} {how}" for name, how in now.cameras.items()),
             "evidence": f"{now.evidence.written} stored, {now.evidence.dropped} dropped {now.evidence.trouble}".strip(),
             "re-evaluation": now.reevaluation.text if now.reevaluation else "none yet",
@@ -173,6 +174,7 @@ def tui(config: Path, operator: str, as_json: bool) -> None:
 
 
 main.add_command(audit)
+main.add_command(drift)
 main.add_command(hold)
 main.add_command(resume)
 main.add_command(reset)

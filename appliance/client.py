@@ -63,7 +63,7 @@ def review(station: Station, row: int, decision: str, operator: str, timeout: fl
     _carry_out(station, request, lambda store: store.review(row, decision, operator), timeout)
 
 
-Act = Literal["hold", "resume", "reset"]
+Act = Literal["hold", "resume", "reset", "accept"]
 
 
 def act(station: Station, op: Act, operator: str, why: str, timeout: float = 2.0) -> Status:

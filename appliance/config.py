@@ -129,14 +129,17 @@ class RetentionSection(Section):
 
 
 class DriftSection(Section):
-    """Drift of the predictions against the bundle's own baseline."""
+    """Drift of the predictions, and of each camera's brightness and sharpness, from what the bundle was made on or a
+    person has accepted (`appliance drift accept`)."""
 
-    window: int = Field(default=500, ge=20, le=1_000_000, description="parts per comparison")
+    window: int = Field(
+        default=500, ge=20, le=1_000_000, description="parts per comparison; of frames, one in four is measured"
+    )
     false_alarm: float = Field(
         default=0.001, gt=0, lt=0.5, description="probability of an alarm per window without drift"
     )
     hold_nats: float = Field(
-        default=2.0, gt=0, description="a divergence beyond it holds the line until an operator has looked"
+        default=2.0, gt=0, description="predictions that diverge more hold the line until an operator has looked"
     )
 
 

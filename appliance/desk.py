@@ -68,7 +68,7 @@ class Desk:
 
     def answer(self, request: Request) -> Reply:
         """Carry out a client's request. Raises InputError with what the client did wrong."""
-        if request.op in ("acknowledge", "review"):
+        if request.op in ("acknowledge", "review", "accept"):
             try:
                 self._record(request)
             except StoreError as error:
@@ -84,10 +84,24 @@ class Desk:
             if request.alert is None:
                 raise InputError("alert: give the number of the alert")
             self.store.acknowledge(request.alert, request.operator)
+        elif request.op == "accept":
+            self._accept(_name(request))
         else:
             if request.row is None:
                 raise InputError("row: give the number of the verdict")
             self.store.review(request.row, request.decision, request.operator)
+
+    def _accept(self, who: str) -> None:
+        """From now on drift is measured from the parts of the last windows: the line is well, says a person."""
+        post = self.posts.current
+        counts = post.drift.windows()
+        if counts == post.drift.accepted:
+            raise InputError(f"no window of {self.station.drift.window} parts was compared since; wait for one")
+        with self.store.transaction():
+            for entry in post.drift.entries(counts):
+                self.store.append_audit(who, *entry)
+        post.drift.accept(counts)
+        self.health.drift_over()
 
     def _trigger(self, request: Request) -> None:
         """A part is in front of a camera: now, by the clock of this loop."""
@@ -104,9 +118,7 @@ class Desk:
 
     def _act(self, request: Request) -> None:
         """Hold the line, let it go on, or have a fault looked at again."""
-        who, why = request.operator.strip(), one_line(request.why.strip())
-        if not who:
-            raise InputError("operator: give the name of who acts; it goes on record")
+        who, why = _name(request), one_line(request.why.strip())
         if request.op == "hold":
             if not why:
                 raise InputError("why: say why the line is held; it goes on record")
@@ -136,7 +148,8 @@ class Desk:
             rate=self.ledger.statistics.rate(now_ns),
             latency=self.ledger.statistics.latency(),
             histogram=tuple(post.line.histogram),
-            drift=post.line.drift.last,
+            drift=post.drift.predictions.last,
+            light=post.drift.light,
             cached=post.cache.hits,
             cameras={camera.name: camera.describe() for camera in self.cameras},
             evidence=self._evidence(),
@@ -174,3 +187,11 @@ class Desk:
             frames_per_second=counts.triggers / seconds,
             latency=self.ledger.statistics.latency(),
         )
+
+
+def _name(request: Request) -> str:
+    """Of who asks. Raises InputError where there is none."""
+    who = request.operator.strip()
+    if not who:
+        raise InputError("operator: give the name of who acts; it goes on record")
+    return who

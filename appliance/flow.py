@@ -97,6 +97,9 @@ class Flow:
         )
         post = self._posts.post_of(part.slot)
         known = post.known(part)
+        if known is None:
+            for comparison in post.drift.see(camera.name, note):
+                self._health.drifted(comparison)
         if known is None or not self._health.condition.judges:
             post.batcher.add(part)
         else:

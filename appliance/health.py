@@ -77,18 +77,27 @@ class Health:
         self._audit(Audit(actor, action, new, ""))
 
     def drifted(self, comparison: Drift) -> None:
-        """One comparison of the drift monitor: an alert and a warning when drift begins, nothing while it lasts; the
-        line is held while it is hard, and until an operator has looked."""
+        """One comparison of a drift monitor: an alert and a warning when drift begins, nothing while it lasts; while
+        predictions drift hard the line is held, and until an operator has looked."""
+        source, (what, remedy) = _drift_source(comparison), _told(comparison)
         text = f"divergence {comparison.kl:.4f} nats, limit {comparison.limit:.4f}, last {comparison.parts} parts"
         if not comparison.drifting:
-            self.clear("drift")
-        elif "drift" not in self.condition.warnings:
-            self.alert("DRIFT", f"the predictions no longer look like the bundle's validation parts: {text}")
-            self.warn("drift", f"predictions drift: {text}")
+            self.clear(source)
+        elif source not in self.condition.warnings:
+            self.alert("DRIFT", f"{what}: {text}; {remedy}")
+            self.warn(source, f"{comparison.name} drift: {text}" if comparison.camera else f"predictions drift: {text}")
+        if comparison.quantity != "predictions":
+            return
         if comparison.drifting and comparison.kl > self._hold_nats:
             self.hold(HARD_DRIFT, f"predictions drift beyond {self._hold_nats:g} nats: {text}")
         else:
             self.clear(HARD_DRIFT)
+
+    def drift_over(self) -> None:
+        """A person has looked, and says that the line is well: what drift has raised is over."""
+        for source in [*self.condition.warnings, *self.condition.holds]:
+            if source in ("drift", HARD_DRIFT) or source.startswith("drift "):
+                self.clear(source)
 
     def _audit(self, entry: Audit) -> None:
         try:
@@ -100,3 +109,21 @@ class Health:
         """Not on record, so at least nothing may pass until the database takes rows again."""
         print(f"database: {error}", file=sys.stderr)
         self.condition, _ = step(self.condition, Hold("database", str(error)))
+
+
+def _drift_source(comparison: Drift) -> str:
+    return "drift" if comparison.quantity == "predictions" else f"drift {comparison.name}"
+
+
+def _told(comparison: Drift) -> tuple[str, str]:
+    """What has changed, and what to look at."""
+    like = "the bundle's validation parts" if comparison.reference == "bundle" else "the accepted parts"
+    accept = "if the line is well, `appliance drift accept`"
+    more = comparison.shift > 0
+    if comparison.quantity == "predictions":
+        return f"the predictions no longer look like {like}", f"look at parts, lot and camera; {accept}"
+    if comparison.quantity == "brightness":
+        word, where = "brighter" if more else "darker", "lamp, exposure and aperture"
+    else:
+        word, where = "sharper" if more else "less sharp", "focus, dust on the lens and vibration"
+    return f"the frames of camera {comparison.camera} are {word} than {like}", f"look at {where}; {accept}"

@@ -61,13 +61,30 @@ class Latency(Strict):
     worst: float = 0.0
 
 
-class Drift(Strict):
-    """Last comparison of the defect-probability histogram with the bundle's baseline, in nats."""
+Quantity = Literal["predictions", "brightness", "sharpness"]
 
+
+class Drift(Strict):
+    """Last comparison of a histogram with its reference; parts is 0 before the first.
+
+    quantity: the predictions are the defect probabilities of all cameras; the others are of one camera's frames.
+    reference: what the bundle was made on, or the line as a person has accepted it.
+    kl, limit: divergence and what chance explains, in nats. shift: of the mean, where the quantity goes from 0 to 1.
+    """
+
+    quantity: Quantity = "predictions"
+    camera: str = ""
+    reference: Literal["bundle", "line"] = "bundle"
     parts: int = 0
     kl: float = 0.0
     limit: float = 0.0
+    shift: float = 0.0
     drifting: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of what is watched: quantity, and camera where it is one camera's."""
+        return f"{self.quantity} {self.camera}".strip()
 
 
 class Judged(Strict):
@@ -170,6 +187,7 @@ class Status(Strict):
 
     rejects_by_reason: counts by Reason value since the database was made.
     histogram: parts per bin of defect probability over [0, 1], since the daemon started.
+    drift: of the predictions. light: brightness and sharpness of each camera.
     cached: parts of the current bundle that got the scores of the very same frame, judged before.
     rate: verdicts per second over the last ten seconds.
     """
@@ -188,6 +206,7 @@ class Status(Strict):
     latency: Latency = Latency()
     histogram: tuple[int, ...] = ()
     drift: Drift = Drift()
+    light: tuple[Drift, ...] = ()
     cached: int = 0
     cameras: dict[str, str] = Field(default_factory=dict)
     evidence: Evidence = Evidence()
@@ -199,7 +218,7 @@ class Status(Strict):
 class Request(Strict):
     """A client's request on the control socket."""
 
-    op: Literal["status", "acknowledge", "review", "hold", "resume", "reset", "trigger"]
+    op: Literal["status", "acknowledge", "review", "hold", "resume", "reset", "trigger", "accept"]
     camera: str = ""
     serial: str = ""
     lot: str = ""

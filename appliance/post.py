@@ -1,4 +1,4 @@
-"""One bundle at its post: its memory, its engine, its parts that wait, its rule and its drift monitor.
+"""One bundle at its post: its memory, its engine, its parts that wait, its rule and its drift monitors.
 
 Two bundles may be at their posts at once, while one takes over from the other. A part belongs to the post in whose
 memory its frame lies, and to no other: so nothing preprocessed for one bundle is ever judged by another.
@@ -19,7 +19,7 @@ from appliance.engine_link import EngineLink, Model
 from appliance.ledger import Ledger
 from appliance.line import Line
 from appliance.messages import Drift, Reason
-from appliance.monitor.drift import DriftMonitor
+from appliance.monitor.drift_watch import DriftWatch, References
 from appliance.prediction_cache import Known, PredictionCache
 from appliance.ring import Ring
 from appliance.sizing import WINDOW_BYTES, fitting_batch, most_lanes, timely, window
@@ -41,15 +41,22 @@ class Post:
 
     Attributes:
         station: with its batch no larger than the bundle takes.
-        model, ring, engine, batcher, cache, line: its own.
+        model, ring, engine, batcher, cache, drift, line: its own.
         slots: of each camera, in the ring.
     """
 
     def __init__(
-        self, station: Station, model: Model, channel: WorkerChannel, ledger: Ledger, ears: Ears, first: int
+        self,
+        station: Station,
+        model: Model,
+        channel: WorkerChannel,
+        ledger: Ledger,
+        ears: Ears,
+        first: int,
+        accepted: References,
     ) -> None:
         """Make the memory, slots from number `first` on, with the goldens in it. Starts no process, so that a thread
-        may do it.
+        may do it. `accepted`: what a person took for the line in good order, see DriftWatch.
 
         Raises:
             InputError: too little memory. GeometryError: the goldens are not what the bundle's preprocessing takes.
@@ -79,9 +86,8 @@ class Post:
         self.cache = PredictionCache(station.cache.mib * 2**20)
         replayed = {name for name, camera in station.camera.items() if isinstance(camera, ReplayCamera)}
         self._remembered = replayed if station.cache.mib else set[str]()
-        baseline = model.bundle.variant(model.variant).baseline.counts
-        drift = DriftMonitor(baseline, station.drift.window, station.drift.false_alarm)
-        self.line = Line(model.rule, ledger, drift, ears.release, ears.drifted, ears.seen, self.sha256)
+        self.drift = DriftWatch(model, station.camera, station.drift, accepted)
+        self.line = Line(model.rule, ledger, self.drift.predictions, ears.release, ears.drifted, ears.seen, self.sha256)
 
     def known(self, part: Part) -> Known | None:
         """What is known of the part's frame, where its camera replays recorded ones and this very frame was judged."""

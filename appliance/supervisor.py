@@ -24,6 +24,7 @@ from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.memory import give_back
 from appliance.messages import Counts, Reason, State
+from appliance.monitor.drift_watch import accepted_before
 from appliance.monitor.reevaluation import Reevaluator
 from appliance.notify import notify
 from appliance.outputs import open_output
@@ -114,7 +115,8 @@ class Supervisor:
         ears = Ears(
             lambda *told: self._flow.release(*told), lambda *told: self._posts.seen(*told), self._health.drifted
         )
-        return Post(station, model, self._from_engines, self._ledger, ears, first)
+        accepted = accepted_before(StationPaths.of(station.station.data).database, model)
+        return Post(station, model, self._from_engines, self._ledger, ears, first, accepted)
 
     def _build(self, bundle: Bundle, first: int) -> Post:
         return self._post(*self._open(bundle), first)
@@ -127,7 +129,7 @@ class Supervisor:
         for camera in self._cameras:
             camera.resume(*self._store.where_left(camera.name))
             camera.start()
-        post.line.drift.prepare()  # while the workers load
+        post.drift.prepare()  # while the workers load
         while post.engine.phase is not EnginePhase.SERVING and not self._signal.asked:
             self._turn()
             if post.engine.phase is EnginePhase.REFUSED or self._health.condition.fault:

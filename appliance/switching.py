@@ -233,7 +233,8 @@ class Switcher:
         self._ledger.bundle = post.sha256
         self._streaks = Streaks(self._station.hold.rejects_in_row)
         of_the_bundle = ("drift", HARD_DRIFT, CHALLENGE, REEVALUATION, TRIAL, "speed", "engine")
-        for source in (*of_the_bundle, *_of_parts(self._health)):
+        drifts = [source for source in self._health.condition.warnings if source.startswith("drift ")]
+        for source in (*of_the_bundle, *drifts, *_of_parts(self._health)):
             self._health.clear(source)
         self._health.audit("bundle", post.sha256, before.sha256)
         self.probation = Probation.of(self._station.trial, now_ns) if wanted.state is SlotState.TRIAL else None

@@ -47,7 +47,7 @@ class Warming(threading.Thread):
             if bundle.sha256 != self.sha256:
                 raise DeviceBusy(f"{self._root}: another bundle was activated meanwhile")
             post = self._build(bundle, self._first)
-            post.line.drift.prepare()
+            post.drift.prepare()
             self.post = post
         except DeviceBusy:
             self.again = True

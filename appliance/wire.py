@@ -17,6 +17,7 @@ import zmq
 from numpy.typing import NDArray
 
 from appliance.words import Reason
+from calibration.values import BINS
 
 HELLO = b"H"
 FRAME = b"F"
@@ -35,7 +36,11 @@ ALIVE = b"A"
 TRIGGER = b"T"
 SWITCH = b"W"
 
-_FRAME = struct.Struct("<cQIIqqQHH")
+LOOKED_AT = 4
+"""A camera measures light and focus of one frame in so many: these change slowly, and looking costs time."""
+
+_NOT_LOOKED_AT = 255
+_FRAME = struct.Struct("<cQIIqqQHHBB")
 _KEEP = struct.Struct("<IQB")
 _BATCH = struct.Struct("<cQ")
 _SCORES = struct.Struct("<cQqqI")
@@ -57,7 +62,8 @@ class FrameNote(NamedTuple):
     """A camera has put a frame into a slot.
 
     Times: nanoseconds, monotonic. crc: CRC-32 of the tensor. serial, lot: of the part; empty where the source does not
-    know them. tag: what the line calls the part.
+    know them. tag: what the line calls the part. looks: bins of the frame's brightness and sharpness (see
+    calibration.appearance); None where they were not measured.
     """
 
     trigger: int
@@ -69,12 +75,14 @@ class FrameNote(NamedTuple):
     serial: str = ""
     lot: str = ""
     tag: int = 0
+    looks: tuple[int, int] | None = None
 
     def pack(self) -> bytes:
         """Message of kind FRAME."""
         serial, lot = self.serial.encode("utf-8", "replace"), self.lot.encode("utf-8", "replace")
         times = (self.triggered_ns, self.ready_ns)
-        head = (self.trigger, self.slot, self.crc, *times, self.tag, len(serial), len(lot))
+        looks = self.looks or (_NOT_LOOKED_AT, 0)
+        head = (self.trigger, self.slot, self.crc, *times, self.tag, len(serial), len(lot), *looks)
         return _FRAME.pack(FRAME, *head) + serial + lot + self.name.encode("utf-8", "surrogateescape")
 
     @classmethod
@@ -82,14 +90,17 @@ class FrameNote(NamedTuple):
         """Inverse of pack. Raises WireError."""
         if len(data) < _FRAME.size:
             raise WireError(f"frame message of {len(data)} bytes")
-        _, trigger, slot, crc, triggered, ready, tag, serial_end, lot_length = _FRAME.unpack_from(data)
+        _, trigger, slot, crc, triggered, ready, tag, serial_end, lot_length, *found = _FRAME.unpack_from(data)
         text = data[_FRAME.size :]
         lot_end = serial_end + lot_length
         if len(text) < lot_end:
             raise WireError(f"frame message of {len(data)} bytes, too short for its serial and lot")
         pieces = (text[lot_end:], text[:serial_end], text[serial_end:lot_end])
         name, serial, lot = (piece.decode("utf-8", "replace") for piece in pieces)
-        return cls(trigger, slot, crc, triggered, ready, name, serial, lot, tag)
+        looks = None if found[0] == _NOT_LOOKED_AT else (found[0], found[1])
+        if looks and max(looks) >= BINS:
+            raise WireError(f"frame message with brightness and sharpness in bins {looks}, of {BINS}")
+        return cls(trigger, slot, crc, triggered, ready, name, serial, lot, tag, looks)
 
 
 @dataclass(frozen=True)

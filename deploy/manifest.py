@@ -53,7 +53,7 @@ class Parity(Strict):
 
 
 class Baseline(Strict):
-    """Reference of the drift monitor: histogram of the defect probability on the validation fold.
+    """Reference of a drift monitor: histogram of a quantity in 0..1 on the validation fold.
 
     counts: parts per equal-width bin over [0, 1] (calibration.histogram.BINS of them).
     """
@@ -65,6 +65,13 @@ class Baseline(Strict):
         if min(self.counts) < 0 or sum(self.counts) < 1 or len(self.counts) != BINS:
             raise ValueError(f"counts must be {BINS} numbers >= 0 and not all zero")
         return self
+
+
+class AppearanceBaseline(Strict):
+    """How the preprocessed frames of the validation fold were taken, as calibration.appearance measures it."""
+
+    brightness: Baseline
+    sharpness: Baseline
 
 
 class EscapeBound(Strict):
@@ -84,6 +91,7 @@ class EscapeBound(Strict):
 class Variant(Strict):
     """One exported model with all that was fitted on its own scores.
 
+    baseline: of the defect probability.
     escape_bound: None where the thresholds were chosen by cost alone.
     """
 
@@ -135,6 +143,7 @@ class Manifest(Strict):
     classes: tuple[Name, ...] = Field(min_length=2)
     ok_class: str
     preprocess: PreprocessSpec
+    appearance: AppearanceBaseline
     max_batch: int = Field(ge=1, le=256)
     variants: dict[str, Variant] = Field(min_length=1)
     metrics: dict[str, Interval]

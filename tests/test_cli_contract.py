@@ -31,6 +31,8 @@ EXPECTED = {
         "hold",
         "resume",
         "reset",
+        "drift show",
+        "drift accept",
         "audit verify",
         "audit list",
         "replay",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.appearance import appearance
 from calibration.cli_support import plain
 from calibration.errors import InputError
+from calibration.histogram import confidence_histogram
 from calibration.risk import Costs
 from calibration.scores import Scores
 from calibration.values import Interval
 from deploy.bundle import write_bundle
-from deploy.manifest import Baseline, EscapeBound, Manifest, Parity, Provenance, Variant, printable
+from deploy.manifest import AppearanceBaseline, Baseline, EscapeBound, Manifest, Parity, Provenance, Variant, printable
 from trainer.data.manifest import Dataset
 from trainer.export import EXPORT, FOLDS, MODELS, check_unchanged, dataset_of
 from trainer.features import Progress, silent
@@ -98,7 +100,9 @@ def release_run(
     progress("goldens", 0, 1)
     golden = _goldens(dataset, settings, models, fitted, scores)
     progress("goldens", 1, 1)
-    manifest = _manifest(name, settings, fitted, measured, parity)
+    manifest = _manifest(
+        name, settings, _appearance(dataset, settings, scores[MAIN]["val"].paths, progress), fitted, measured, parity
+    )
     content = Content(manifest, costs, fitted, measured, parity, scores[MAIN]["test"], warnings, settings.licence)
     report = render(content, lambda path: frame_of(dataset, path))
     files = {f"model.{m}.onnx": data for m, data in models.items()}
@@ -201,9 +205,24 @@ def _goldens(
     return {**files, "golden/expected.json": json.dumps(expected, indent=1, ensure_ascii=False).encode()}
 
 
+def _appearance(
+    dataset: Dataset, settings: RunSettings, paths: Sequence[str], progress: Progress
+) -> AppearanceBaseline:
+    """How the frames of the validation fold were taken."""
+    found = np.empty((len(paths), 2))
+    for i, path in enumerate(paths):
+        found[i] = appearance(settings.spec.apply(frame_of(dataset, path)))
+        progress("light and focus", i + 1, len(paths))
+    brightness, sharpness = (
+        Baseline(counts=tuple(confidence_histogram(column).tolist())) for column in (found[:, 0], found[:, 1])
+    )
+    return AppearanceBaseline(brightness=brightness, sharpness=sharpness)
+
+
 def _manifest(
     name: str,
     settings: RunSettings,
+    looks: AppearanceBaseline,
     fitted: Mapping[str, Fitted],
     measured: Mapping[str, Measured],
     parity: Mapping[str, ParityFigures],
@@ -232,6 +251,7 @@ def _manifest(
         classes=settings.classes,
         ok_class=settings.ok_class,
         preprocess=settings.spec,
+        appearance=looks,
         max_batch=MAX_BATCH,
         variants=variants,
         metrics=_metrics(measured),

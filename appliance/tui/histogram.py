@@ -57,11 +57,14 @@ def histogram_lines(view: View, width: int, height: int) -> Lines:
 def _drift_line(view: View, width: int) -> Content:
     if not view.running:
         return Content(f" drift {UNKNOWN}").stylize("$dim")
-    drift = view.running.drift
+    watched = (view.running.drift, *view.running.light)
+    drift = next((each for each in watched if each.drifting), view.running.drift)
     if not drift.parts:
         return Content(" drift: too few parts").stylize("$dim")
     word = "DRIFT" if drift.drifting else "drift"
     sign = ">" if drift.kl > drift.limit else "≤"
     style = "bold $text-warning" if drift.drifting else "$dim"
+    if drift.camera:
+        word = f"{word} {drift.name}"
     over = f" nats in {count(drift.parts)} parts" if width > 40 else ""
     return Content(f" {word} {drift.kl:.3f} {sign} {drift.limit:.3f}{over}").stylize(style)

@@ -52,6 +52,28 @@ def test_the_same_parts_again_are_no_news() -> None:
     assert [monitor.add(10, i % 10) for i in range(500)] == [None] * 500
 
 
+def test_after_the_line_was_accepted_it_is_the_reference() -> None:
+    """What alarmed against the bundle is calm, and what was calm before alarms."""
+    monitor = DriftMonitor(BASELINE, 100, 0.001)
+    line, rng = [0] * 9 + [60, 40] + [0] * 9, np.random.default_rng(5)
+    assert monitor.whole == ()
+
+    def window(shares: list[int]) -> Drift:
+        bins = rng.choice(20, 100, p=np.array(shares) / sum(shares))
+        return next(found for i, bin_ in enumerate(bins) if (found := monitor.add(int(bin_), i)))
+
+    first = window(line)
+    assert first.drifting
+    assert first.shift > 0.1
+    assert sum(monitor.whole) == 100
+    monitor.accept(monitor.whole)
+    assert (monitor.last.parts, monitor.last.reference) == (0, "line")
+    assert not window(line).drifting
+    back = window(BASELINE)
+    assert back.drifting
+    assert back.shift < -0.1
+
+
 def test_one_alert_per_episode_of_drift(tmp_path: Path) -> None:
     """Drift that lasts is one alert; drift that ends and begins again is two."""
     store = Store(tmp_path / "station.db")

@@ -20,17 +20,30 @@ from appliance.wire import (
     unpack_json,
 )
 from appliance.words import Reason
+from calibration.values import BINS
 
 U32 = st.integers(0, 2**32 - 1)
 TIME = st.integers(0, 2**62)
 NAME = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
-@given(st.integers(0, 2**64 - 1), U32, U32, TIME, TIME, NAME)
-def test_frame_notes_survive(trigger: int, slot: int, crc: int, triggered: int, ready: int, name: str) -> None:
+LOOKS = st.none() | st.tuples(st.integers(0, BINS - 1), st.integers(0, BINS - 1))
+
+
+@given(st.integers(0, 2**64 - 1), U32, U32, TIME, TIME, NAME, LOOKS)
+def test_frame_notes_survive(
+    trigger: int, slot: int, crc: int, triggered: int, ready: int, name: str, looks: tuple[int, int] | None
+) -> None:
     """A frame note comes out as it went in."""
-    note = FrameNote(trigger, slot, crc, triggered, ready, name)
+    note = FrameNote(trigger, slot, crc, triggered, ready, name, looks=looks)
     assert FrameNote.unpack(note.pack()) == note
+
+
+@pytest.mark.parametrize("looks", [(BINS, 0), (0, BINS)])
+def test_a_bin_that_is_none_is_no_message(looks: tuple[int, int]) -> None:
+    """It would be counted past a histogram's end."""
+    with pytest.raises(WireError, match="bins"):
+        FrameNote.unpack(FrameNote(0, 0, 0, 0, 0, "", looks=looks).pack())
 
 
 @given(st.integers(0, 2**60), TIME, st.sampled_from(Reason), st.text(max_size=20), st.text(max_size=20))

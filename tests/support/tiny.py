@@ -18,12 +18,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.appearance import appearance
 from calibration.decision import DecisionRule
 from calibration.histogram import confidence_histogram
 from calibration.preprocess import PreprocessSpec
 from calibration.values import Interval
 from deploy.bundle import write_bundle
-from deploy.manifest import Baseline, Manifest, Parity, Provenance, Variant
+from deploy.manifest import AppearanceBaseline, Baseline, Manifest, Parity, Provenance, Variant
 
 HEIGHT, WIDTH = 32, 48
 FRAME_HEIGHT, FRAME_WIDTH = 64, 96
@@ -156,9 +157,13 @@ def tiny_contents(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Manifest and members of the tiny bundle, before they are written: for tests that break one of them."""
     spec, model = tiny_spec(height), tiny_model(gain, height, dazzled)
-    scored = logits_of(model, np.stack([spec.apply(frame) for frame, _ in parts(200, seed=9)]))
+    tensors = np.stack([spec.apply(frame) for frame, _ in parts(200, seed=9)])
+    scored = logits_of(model, tensors)
     rule = DecisionRule(CLASSES, "ok", 1.0, ok_below, defect_above, hashlib.sha256(model).hexdigest(), spec.sha256)
-    counts = confidence_histogram(rule.defect_probability(scored))
+    counts, brightness, sharpness = (
+        Baseline(counts=tuple(confidence_histogram(values).tolist()))
+        for values in (rule.defect_probability(scored), *np.array([appearance(tensor) for tensor in tensors]).T)
+    )
     parity = Parity(
         parts=200,
         defects=40,
@@ -168,9 +173,7 @@ def tiny_contents(
         paired_escapes=0,
         paired_catches=0,
     )
-    variant = Variant(
-        model="model.cpu.onnx", rule=rule, parity=parity, baseline=Baseline(counts=tuple(counts.tolist()))
-    )
+    variant = Variant(model="model.cpu.onnx", rule=rule, parity=parity, baseline=counts)
     members: dict[str, bytes] = {"model.cpu.onnx": model, "report.html": b"<html></html>", "sbom.cdx.json": b"{}"}
     expected: list[dict[str, Any]] = []
     for i, (frame, scratched) in enumerate(parts(8, every=2, seed=5)):
@@ -187,6 +190,7 @@ def tiny_contents(
         classes=CLASSES,
         ok_class="ok",
         preprocess=spec,
+        appearance=AppearanceBaseline(brightness=brightness, sharpness=sharpness),
         max_batch=32,
         variants={"cpu": variant},
         metrics={
