@@ -181,7 +181,8 @@ cost = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--prevalence",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of defects on the line. Default: that of the validation images, which errs on the strict side.",
+    help="Share of defects on the line, for thresholds and drift. Default: that of the validation images, with which "
+    "thresholds err on the strict side, and drift shows where the line has fewer.",
 )
 @click.option(
     "--max-escape",

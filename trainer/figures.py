@@ -33,7 +33,7 @@ class Fitted:
     Attributes:
         rule: temperature and thresholds. cost_per_part: expected at them, in the unit of the costs.
         parts, defects: of the fold.
-        baseline: parts per bin of defect probability, for the drift monitor.
+        baseline: parts per bin of defect probability, for the drift monitor; at the stated prevalence.
         ece_before, ece_after: without and with the temperature.
         bound: on the escape rate, which limits the rule's ok_below; None where none was stated.
     """
@@ -110,8 +110,29 @@ def fit(
     rule = DecisionRule(scores.classes, scores.ok_class, temperature, *cuts, model_sha256, spec.sha256)
     cost = cost_per_part(probability, scores.is_defect, costs, *cuts, prevalence)
     summary = report(scores, temperature, draws=1)
-    counts = tuple(int(n) for n in confidence_histogram(probability))
+    counts = _baseline(probability, scores.is_defect, prevalence)
     return Fitted(rule, cost, parts, defects, counts, summary.ece_before, summary.ece, bound)
+
+
+def _baseline(
+    probability: NDArray[np.float64], is_defect: NDArray[np.bool_], prevalence: float | None
+) -> tuple[int, ...]:
+    """Parts per bin, as many as there are; where a prevalence is stated, the class of which the line has fewer counts
+    for less."""
+    good, bad = confidence_histogram(probability[~is_defect]), confidence_histogram(probability[is_defect])
+    if prevalence is not None:
+        ratio = prevalence / (1 - prevalence) * good.sum() / bad.sum()
+        good, bad = _scaled(good, 1 / max(1.0, ratio)), _scaled(bad, min(1.0, ratio))
+    return tuple(int(n) for n in good + bad)
+
+
+def _scaled(counts: NDArray[np.int64], factor: float) -> NDArray[np.int64]:
+    """Whole counts that sum to `factor` of the sum, rounded; what is left over goes to the largest remainders."""
+    exact = counts * factor
+    whole: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    left = round(float(exact.sum())) - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
+    return whole
 
 
 def _bound(scores: Scores, probability: NDArray[np.float64], max_escape: float) -> EscapeBound:

@@ -193,4 +193,6 @@ def test_drift_is_a_word_not_a_colour() -> None:
     """DRIFT in capitals and the numbers that made it so."""
     drifting = Drift(parts=500, kl=0.0812, limit=0.0461, drifting=True)
     assert "DRIFT 0.081 > 0.046" in drawn(histogram_lines(view_of(status(drift=drifting)), 22, 8))
+    lamp = Drift(quantity="brightness", camera="top", parts=125, kl=0.512, limit=0.12, drifting=True)
+    assert "DRIFT brightness top 0.512 > 0.120" in drawn(histogram_lines(view_of(status(light=(lamp,))), 60, 8))
     assert "drift: too few parts" in drawn(histogram_lines(view_of(status(drift=Drift())), 22, 8))

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from calibration.conformal import escape_bound
 from calibration.crossfit import group_index
 from calibration.errors import InputError
+from calibration.histogram import confidence_histogram
 from calibration.preprocess import PreprocessSpec
 from calibration.risk import Costs
 from calibration.scores import Scores
@@ -45,6 +46,20 @@ def test_the_bound_limits_what_the_costs_alone_would_pass() -> None:
     assert bounded.cost_per_part > free.cost_per_part
     passed = bounded.rule.defect_probability(scores.logits) <= bounded.rule.ok_below
     assert passed[scores.is_defect].sum() <= bounded.bound.allowed < 3
+
+
+@pytest.mark.parametrize(("prevalence", "good", "bad"), [(None, 600, 300), (0.01, 600, 6), (0.5, 300, 300)])
+def test_drift_is_measured_from_the_stated_share_of_defects(prevalence: float | None, good: int, bad: int) -> None:
+    """The class of which the line has fewer counts for less; the other keeps its parts, and with them the noise that an
+    alarm has to allow for."""
+    scores = generated(300, 600)
+    fitted = fit(scores, Costs(), prevalence, "", SPEC)
+    probability = fitted.rule.defect_probability(scores.logits)
+    counts = np.array(fitted.baseline)
+    assert counts.sum() == good + bad
+    apart = [confidence_histogram(probability[scores.is_defect == is_bad]) for is_bad in (False, True)]
+    expected = apart[0] * good / 600 + apart[1] * bad / 300
+    assert np.abs(counts - expected).max() < 2
 
 
 def test_thresholds_of_the_float_model_are_taken_over_within_the_own_bound() -> None:
