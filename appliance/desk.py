@@ -94,13 +94,13 @@ class Desk:
     def _accept(self, who: str) -> None:
         """From now on drift is measured from the parts of the last windows: the line is well, says a person."""
         post = self.posts.current
-        counts = post.drift.windows()
-        if counts == post.drift.accepted:
+        references = post.drift.proposed()
+        if not references:
             raise InputError(f"no window of {self.station.drift.window} parts was compared since; wait for one")
         with self.store.transaction():
-            for entry in post.drift.entries(counts):
+            for entry in post.drift.entries(references):
                 self.store.append_audit(who, *entry)
-        post.drift.accept(counts)
+        post.drift.accept(references)
         self.health.drift_over()
 
     def _trigger(self, request: Request) -> None:

@@ -19,7 +19,7 @@ from appliance.engine_link import EngineLink, Model
 from appliance.ledger import Ledger
 from appliance.line import Line
 from appliance.messages import Drift, Reason
-from appliance.monitor.drift_watch import DriftWatch, References
+from appliance.monitor.drift_watch import Accepted, DriftWatch
 from appliance.prediction_cache import Known, PredictionCache
 from appliance.ring import Ring
 from appliance.sizing import WINDOW_BYTES, fitting_batch, most_lanes, timely, window
@@ -53,10 +53,10 @@ class Post:
         ledger: Ledger,
         ears: Ears,
         first: int,
-        accepted: References,
+        accepted: Accepted,
     ) -> None:
         """Make the memory, slots from number `first` on, with the goldens in it. Starts no process, so that a thread
-        may do it. `accepted`: what a person took for the line in good order, see DriftWatch.
+        may do it. `accepted`: see DriftWatch.
 
         Raises:
             InputError: too little memory. GeometryError: the goldens are not what the bundle's preprocessing takes.

@@ -24,7 +24,7 @@ from appliance.health import Health
 from appliance.ledger import Ledger
 from appliance.memory import give_back
 from appliance.messages import Counts, Reason, State
-from appliance.monitor.drift_watch import accepted_before
+from appliance.monitor.drift_watch import Accepted
 from appliance.monitor.reevaluation import Reevaluator
 from appliance.notify import notify
 from appliance.outputs import open_output
@@ -67,6 +67,7 @@ class Supervisor:
         self._open = open_bundle
         station, model = open_bundle(bundle)
         self._station, self._store = station, store
+        self._accepted = Accepted(store.connection)
         self._health = Health(store, station.drift.hold_nats)
         self._health.enter(State.VERIFY)
         self._next_tick_ns = 0
@@ -115,8 +116,7 @@ class Supervisor:
         ears = Ears(
             lambda *told: self._flow.release(*told), lambda *told: self._posts.seen(*told), self._health.drifted
         )
-        accepted = accepted_before(StationPaths.of(station.station.data).database, model)
-        return Post(station, model, self._from_engines, self._ledger, ears, first, accepted)
+        return Post(station, model, self._from_engines, self._ledger, ears, first, self._accepted)
 
     def _build(self, bundle: Bundle, first: int) -> Post:
         return self._post(*self._open(bundle), first)

@@ -5,19 +5,37 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from appliance.config import DriftSection
 from appliance.engine_link import Model
-from appliance.history import open_readonly
-from appliance.messages import Drift
+from appliance.messages import Drift, Quantity
 from appliance.monitor.drift import LEAST, DriftMonitor
 from appliance.wire import LOOKED_AT, FrameNote
-from calibration.errors import InputError
 from calibration.values import BINS
 
 References = Mapping[str, Sequence[int]]
 """Histograms by the name of what is watched."""
+
+_ACTION = "drift reference"
+
+
+class Accepted:
+    """What people took for a line in good order. It stands in the audit, so that it can be neither lost with old rows
+    nor changed unseen; read once, at the start, so that a thread may ask for it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Raises sqlite3.Error where the database cannot be read."""
+        query = "SELECT action, new FROM audit WHERE action LIKE ? ORDER BY id"
+        told = connection.execute(query, (f"{_ACTION} %",))
+        self._by_action = {action: _parsed(new) for action, new in told}
+
+    def of(self, action: str) -> References:
+        """What was accepted last under an action; empty where nothing was, or the entry is damaged."""
+        return self._by_action.get(action, {})
+
+    def take(self, references: Mapping[str, References]) -> None:
+        """By action, once they are in the audit."""
+        self._by_action.update({action: dict(counts) for action, counts in references.items()})
 
 
 class DriftWatch:
@@ -25,29 +43,31 @@ class DriftWatch:
 
     Attributes:
         predictions: of the defect probability, which the line feeds.
-        accepted: references that a person has accepted, by name; the bundle's own are not among them.
     """
 
-    def __init__(self, model: Model, cameras: Iterable[str], section: DriftSection, accepted: References) -> None:
-        self._actions = _actions(model)
-        looks = model.bundle.manifest.appearance
-        window, light = section.window, max(LEAST, section.window // LOOKED_AT)
-        self.predictions = DriftMonitor(
-            model.bundle.variant(model.variant).baseline.counts, window, section.false_alarm
-        )
+    def __init__(self, model: Model, cameras: Iterable[str], section: DriftSection, accepted: Accepted) -> None:
+        self._section, self._accepted = section, accepted
+        manifest = model.bundle.manifest
+        looks, each = manifest.appearance, max(LEAST, section.window // LOOKED_AT)
+        self.predictions = self._monitor(model.bundle.variant(model.variant).baseline.counts, section.window)
         self._light = {
             camera: (
-                DriftMonitor(
-                    looks.brightness.counts, light, section.false_alarm, Drift(quantity="brightness", camera=camera)
-                ),
-                DriftMonitor(
-                    looks.sharpness.counts, light, section.false_alarm, Drift(quantity="sharpness", camera=camera)
-                ),
+                self._monitor(looks.brightness.counts, each, "brightness", camera),
+                self._monitor(looks.sharpness.counts, each, "sharpness", camera),
             )
             for camera in cameras
         }
-        self.accepted: References = {}
-        self.accept(accepted)
+        # Predictions are a model's, light is a preprocessing's: a lamp that was accepted stays so with the next model.
+        self._actions = {
+            f"{_ACTION} {model.bundle.sha256} {model.variant}": [self.predictions],
+            f"{_ACTION} {manifest.preprocess.sha256}": [monitor for pair in self._light.values() for monitor in pair],
+        }
+        self._refer()
+
+    def _monitor(
+        self, counts: Sequence[int], window: int, quantity: Quantity = "predictions", camera: str = ""
+    ) -> DriftMonitor:
+        return DriftMonitor(counts, window, self._section.false_alarm, Drift(quantity=quantity, camera=camera))
 
     @property
     def light(self) -> tuple[Drift, ...]:
@@ -56,8 +76,9 @@ class DriftWatch:
 
     def prepare(self) -> None:
         """Simulate the limits now: a fraction of a second, so not for the middle of parts."""
-        for monitor in self._monitors():
-            monitor.prepare()
+        for monitors in self._actions.values():
+            for monitor in monitors:
+                monitor.prepare()
 
     def see(self, camera: str, frame: FrameNote) -> list[Drift]:
         """A frame of a camera; the comparisons that it completes."""
@@ -66,56 +87,41 @@ class DriftWatch:
         found = [monitor.add(bin_, frame.crc) for monitor, bin_ in zip(self._light[camera], frame.looks, strict=True)]
         return [comparison for comparison in found if comparison is not None]
 
-    def windows(self) -> References:
-        """What would be the references if the line, as it is, were accepted: the last whole windows, and what was
-        accepted before of what has none yet. Equal to `accepted` where there is no window at all."""
-        return {**self.accepted, **{monitor.last.name: monitor.whole for monitor in self._monitors() if monitor.whole}}
+    def proposed(self) -> dict[str, References]:
+        """By action, what accepting the line as it is would make the references: the last whole windows, and what was
+        accepted before of what has none yet. Without the actions for which that changes nothing."""
+        found: dict[str, References] = {}
+        for action, monitors in self._actions.items():
+            before = self._accepted.of(action)
+            counts = {**before, **{monitor.last.name: monitor.whole for monitor in monitors if monitor.whole}}
+            if counts != before:
+                found[action] = counts
+        return found
 
-    def entries(self, counts: References) -> list[tuple[str, str, str]]:
-        """What the audit says of accepting `counts`: actions with old and new, as `accepted_before` reads them."""
-        told = []
-        for action, watched in zip(self._actions, ([self.predictions], self._monitors()[1:]), strict=True):
-            names = [monitor.last.name for monitor in watched]
-            old, new = (
-                json.dumps({name: list(each[name]) for name in names if name in each}, separators=(",", ":"))
-                for each in (self.accepted, counts)
-            )
-            if old != new:
-                told.append((action, old, new))
-        return told
+    def entries(self, references: Mapping[str, References]) -> list[tuple[str, str, str]]:
+        """Of the audit, before `accept`: action, old and new."""
+        return [(action, _text(self._accepted.of(action)), _text(counts)) for action, counts in references.items()]
 
-    def accept(self, counts: References) -> None:
-        """A person says that the line was well when these were counted. What is not watched here is left out."""
-        known = {monitor.last.name: monitor for monitor in self._monitors()}
-        self.accepted = {name: tuple(row) for name, row in counts.items() if name in known}
-        for name, row in self.accepted.items():
-            known[name].accept(row)
+    def accept(self, references: Mapping[str, References]) -> None:
+        """A person says that the line was well when these were counted."""
+        self._accepted.take(references)
+        self._refer()
 
-    def _monitors(self) -> list[DriftMonitor]:
-        return [self.predictions, *(monitor for pair in self._light.values() for monitor in pair)]
+    def _refer(self) -> None:
+        for action, monitors in self._actions.items():
+            references = self._accepted.of(action)
+            for monitor in monitors:
+                if monitor.last.name in references:
+                    monitor.accept(references[monitor.last.name])
 
 
-def accepted_before(database: Path, model: Model) -> References:
-    """What a person has accepted last, from the audit: the counts stand there, so that they can be neither lost with
-    old rows nor changed unseen. Through a connection of its own, since a thread may ask.
+def _text(references: References) -> str:
+    return json.dumps({name: list(counts) for name, counts in references.items()}, separators=(",", ":"))
 
-    Empty where nothing was accepted, and where the database does not answer or the entry is damaged: those are dealt
-    with where rows are written and by `audit verify`; here drift is measured from the bundle then.
-    """
-    found: dict[str, tuple[int, ...]] = {}
+
+def _parsed(text: str) -> References:
     try:
-        with open_readonly(database) as connection:
-            for action in _actions(model):
-                query = "SELECT new FROM audit WHERE action = ? ORDER BY id DESC LIMIT 1"
-                row = connection.execute(query, (action,)).fetchone()
-                found |= {name: tuple(map(int, counts)) for name, counts in json.loads(row[0] if row else "{}").items()}
-    except (InputError, sqlite3.Error, ValueError, TypeError, AttributeError):
-        return {}
+        found = {str(name): tuple(map(int, counts)) for name, counts in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}  # `audit verify` finds it; drift is measured from the bundle meanwhile
     return {name: row for name, row in found.items() if len(row) == BINS and min(row) >= 0 and max(row) > 0}
-
-
-def _actions(model: Model) -> tuple[str, str]:
-    """What the audit calls the acceptance of predictions and of light: these are a model's and a preprocessing's, so
-    that the light which was accepted stays so with the next bundle."""
-    spec = model.bundle.manifest.preprocess.sha256
-    return f"drift reference {model.bundle.sha256} {model.variant}", f"drift reference {spec}"
