@@ -52,8 +52,12 @@ def accept(config: Path, operator: str, as_json: bool) -> None:
 
 def _tell(now: Status, as_json: bool) -> None:
     watched = (now.drift, *now.light)
-    table = key_values(f"Station {now.station}: drift", {each.name: drift_text(each) for each in watched})
-    emit({"drift": watched}, as_json, table)
+    rows = {
+        "state": f"{now.state.value} {now.state_reason}".strip(),
+        **{each.name: drift_text(each) for each in watched},
+    }
+    table = key_values(f"Station {now.station}: drift", rows)
+    emit({"state": now.state, "state_reason": now.state_reason, "drift": watched}, as_json, table)
 
 
 def drift_text(drift: Drift) -> str:
