@@ -42,8 +42,9 @@ def show(config: Path, as_json: bool) -> None:
 def accept(config: Path, operator: str, as_json: bool) -> None:
     """Say that the line is well as it is: from now on drift is measured from the parts of the last windows.
 
-    Look at the parts and the pictures first: what is accepted raises no alert any more. It holds for this bundle, and
-    is recorded in the audit with the counts before and after.
+    Look at the parts and the pictures first: what is accepted raises no alert any more. Predictions are accepted for
+    this bundle, light and focus for every bundle that takes the same frames. The audit keeps the counts, before and
+    after.
     """
     from appliance.client import act
 

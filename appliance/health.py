@@ -9,6 +9,10 @@ from appliance.notify import notify
 from appliance.state import HARD_DRIFT, Alert, Audit, Clear, Condition, Enter, Event, Fail, Hold, Prove, Warn, step
 from appliance.store import Store, StoreError
 from calibration.text import one_line
+from calibration.values import BINS
+
+SAME = 0.5 / BINS
+"""Means of two histograms that differ by less than half a bin are told as equal."""
 
 
 class Health:
@@ -126,4 +130,7 @@ def _told(comparison: Drift) -> tuple[str, str]:
         word, where = "brighter" if more else "darker", "lamp, exposure and aperture"
     else:
         word, where = "sharper" if more else "less sharp", "focus, dust on the lens and vibration"
-    return f"the frames of camera {comparison.camera} are {word} than {like}", f"look at {where}; {accept}"
+    what = f"the frames of camera {comparison.camera} are {word} than {like}"
+    if abs(comparison.shift) < SAME:
+        what = f"the {comparison.quantity} of camera {comparison.camera} is spread otherwise than that of {like}"
+    return what, f"look at {where}; {accept}"

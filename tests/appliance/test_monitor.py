@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from appliance.health import Health
-from appliance.messages import Drift, State
+from appliance.messages import Drift, Quantity, State
 from appliance.monitor.drift import DriftMonitor
 from appliance.store import Store
 
@@ -91,6 +92,32 @@ def test_one_alert_per_episode_of_drift(tmp_path: Path) -> None:
     health.fail("again")
     assert health.condition.state is State.FAULT
     assert [alert.kind for alert in store.open_alerts()] == ["FAULT", "DRIFT", "DRIFT"]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("quantity", "shift", "told"),
+    [
+        ("predictions", 0.1, "the predictions no longer look like the bundle's validation parts"),
+        ("brightness", 0.1, "the frames of camera top are brighter than the bundle's"),
+        ("brightness", -0.1, "the frames of camera top are darker than the bundle's"),
+        ("sharpness", 0.1, "the frames of camera top are sharper than the bundle's"),
+        ("sharpness", -0.1, "the frames of camera top are less sharp than the bundle's"),
+        ("sharpness", 0.01, "the sharpness of camera top is spread otherwise than that of the bundle's"),
+    ],
+)
+def test_an_alert_says_what_has_changed(tmp_path: Path, quantity: Quantity, shift: float, told: str) -> None:
+    """And only drift of the predictions can hold the line, however far it goes."""
+    store = Store(tmp_path / "station.db")
+    health = Health(store, hold_nats=2.0)
+    for phase in (State.VERIFY, State.SELFTEST, State.READY, State.RUN):
+        health.enter(phase)
+    camera = "" if quantity == "predictions" else "top"
+    health.drifted(Drift(quantity=quantity, camera=camera, parts=50, kl=3.0, limit=0.1, shift=shift, drifting=True))
+    assert store.open_alerts()[0].message.startswith(told)
+    assert health.condition.state is (State.DEGRADED if camera else State.HOLD)
+    health.drift_over()
+    assert not health.condition.warnings
     store.close()
 
 
