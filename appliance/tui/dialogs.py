@@ -97,7 +97,7 @@ HELP = (
     ("share", "of the inspected parts; NOT INSPECTED: of all triggers"),
     ("95 % interval", "how far chance alone may have moved the share (Wilson)"),
     ("defect probab.", "parts by what the model said; bar heights are logarithmic"),
-    ("drift", "distance from the bundle's own distribution, and its limit"),
+    ("drift", "distance from the bundle's or accepted parts; limit"),
     ("States", ""),
     ("RUN  DEGRADED", "judged; DEGRADED: see the alerts; SWITCH: new bundle"),
     ("HOLD  FAULT", "every part is rejected; FAULT stays until repaired"),

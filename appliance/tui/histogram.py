@@ -37,7 +37,7 @@ def bars(counts: Sequence[int], width: int, height: int) -> list[str]:
 
 
 def histogram_lines(view: View, width: int, height: int) -> Lines:
-    """Parts per bin of defect probability since the daemon started, and how far that is from the bundle's own."""
+    """Parts per bin of defect probability since the daemon started, and how far that is from its reference."""
     status = view.live
     counts = status.histogram if status else ()
     inner = max(1, width - 2)
