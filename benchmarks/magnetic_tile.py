@@ -30,6 +30,7 @@ GOALS = {"balanced_accuracy": (0.65, 0.70), "escape": (0.18, 0.12)}
 COLUMNS = {
     "macro_f1": ("macro-F1", True),
     "balanced_accuracy": ("balanced accuracy", True),
+    "balanced_likeliest": ("of the likeliest class", True),
     "escape": ("escape at 10 % overkill", True),
     "auroc": ("AUROC", False),
     "ece_before": ("ECE before", False),

@@ -11,6 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 from calibration.metrics import softmax
 from calibration.risk import mean_escape
 from tests.trainer.test_compare_statistics import LABELS, TRUTH, outcomes
+from trainer.compare.calls import called
 from trainer.compare.choice import chosen_by_validation, selection_score
 from trainer.compare.statistics import levels, pool
 
@@ -49,7 +50,9 @@ def test_the_selection_score_is_the_mean_of_balanced_accuracy_and_caught_defects
     """Balanced accuracy alone where there is no defect."""
     outcome = outcomes(1.0)[0]
     y, p = LABELS[outcome.val], softmax(outcome.val_logits)
-    wanted = (balanced_accuracy_score(y, p.argmax(1)) + 1 - mean_escape(1 - p[:, 0], y != 0, 0.2)) / 2
-    assert selection_score(p, y, TRUTH, 0.1) == pytest.approx(wanted)
+    calls = called(p, 0.5, 0)
+    wanted = (balanced_accuracy_score(y, calls) + 1 - mean_escape(1 - p[:, 0], y != 0, 0.2)) / 2
+    assert selection_score(p, calls, y, TRUTH, 0.1) == pytest.approx(wanted)
     good = y == 0
-    assert selection_score(p[good], y[good], TRUTH, 0.1) == pytest.approx(float((p[good].argmax(1) == 0).mean()))
+    alone = selection_score(p[good], calls[good], y[good], TRUTH, 0.1)
+    assert alone == pytest.approx(float((calls[good] == 0).mean()))

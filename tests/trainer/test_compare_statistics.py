@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc
 from calibration.metrics import auroc, ece, nll, softmax
 from calibration.risk import escape_at_overkill
 from calibration.temperature import fit_temperature
+from trainer.compare.calls import called, ok_offset
 from trainer.compare.statistics import (
     Outcome,
     Pooled,
@@ -100,12 +103,16 @@ def test_levels_are_those_of_the_out_of_fold_predictions() -> None:
     """Against scikit-learn, mean over the seeds; the interval holds the value."""
     pooled = pool(outcomes(1.5), TRUTH)
     found, by_class = levels(pooled, TRUTH, 0.1, draws=50), recalls(pooled, TRUTH, draws=50)
-    said = [p.argmax(1) for p in pooled.after]
+    said = [each.called for each in pooled.seeds]
     assert found["balanced_accuracy"].value == pytest.approx(
         np.mean([balanced_accuracy_score(LABELS, y) for y in said])
     )
+    likeliest = [each.after.argmax(1) for each in pooled.seeds]
+    assert found["balanced_likeliest"].value == pytest.approx(
+        np.mean([balanced_accuracy_score(LABELS, y) for y in likeliest])
+    )
     assert found["macro_f1"].value == pytest.approx(np.mean([f1_score(LABELS, y, average="macro") for y in said]))
-    scores = [aligned(1 - p[:, 0], LABELS != 0, c) for p, c in zip(pooled.after, pooled.cells, strict=True)]
+    scores = [aligned(1 - each.after[:, 0], LABELS != 0, each.cells) for each in pooled.seeds]
     assert found["escape"].value == pytest.approx(
         np.mean([escape_at_overkill(one, LABELS != 0, 0.1) for one in scores])
     )
@@ -140,20 +147,33 @@ def test_the_temperature_is_the_validation_folds_and_changes_no_verdict() -> Non
     sharp = outcomes(1.5, sharpness=4.0)
     assert sharp[0].temperature(TRUTH) == fit_temperature(sharp[0].val_logits, LABELS[sharp[0].val])
     pooled = pool(sharp, TRUTH)
-    for before, after in zip(pooled.before, pooled.after, strict=True):
-        assert np.array_equal(before.argmax(1), after.argmax(1))
-        assert ece(after, LABELS) < ece(before, LABELS)
-        assert nll(after, LABELS) < nll(before, LABELS)
-    assert np.allclose(pooled.before[0][sharp[0].test], softmax(sharp[0].test_logits))
+    for said in pooled.seeds:
+        assert np.array_equal(said.before.argmax(1), said.after.argmax(1))
+        assert ece(said.after, LABELS) < ece(said.before, LABELS)
+        assert nll(said.after, LABELS) < nll(said.before, LABELS)
+    assert np.allclose(pooled.seeds[0].before[sharp[0].test], softmax(sharp[0].test_logits))
     assert pooled.changed == 0
 
 
 def test_verdicts_that_a_calibration_changes_are_counted() -> None:
     """Two of the images of the second seed say another class afterwards."""
     pooled = pool(outcomes(1.5), TRUTH)
-    altered = pooled.after[1].copy()
+    altered = pooled.seeds[1].after.copy()
     altered[[3, 7]] = np.roll(altered[[3, 7]], 1, axis=1)
-    assert Pooled(pooled.before, (pooled.after[0], altered), pooled.cells).changed == 2
+    assert Pooled((pooled.seeds[0], replace(pooled.seeds[1], after=altered))).changed == 2
+
+
+def test_what_is_called_is_each_models_with_its_own_validation_fold() -> None:
+    """The offset of one fold does not reach the parts of another."""
+    made = outcomes(1.5)
+    shifted = [replace(o, val_logits=o.val_logits + 2 * o.fold * np.eye(CLASSES)[0]) for o in made]
+    pooled = pool(shifted, TRUTH)
+    for outcome in shifted:
+        p = softmax(outcome.val_logits / outcome.temperature(TRUTH))
+        offset = ok_offset(p, LABELS[outcome.val], 0)
+        said = pooled.seeds[outcome.seed]
+        assert np.array_equal(said.called[outcome.test], called(said.after[outcome.test], offset, 0))
+        assert set(said.cells[outcome.test]) == {outcome.fold}
 
 
 def test_an_image_that_no_fold_judged_is_an_error() -> None:

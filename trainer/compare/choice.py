@@ -8,23 +8,24 @@ import numpy as np
 
 from calibration.metrics import balanced_accuracy, resamples, softmax
 from calibration.risk import mean_escape
+from trainer.compare.calls import called, ok_offset
 from trainer.compare.statistics import Floats, Ints, Outcome, Truth
 
 DRAWS = 200
 """Bootstrap resamples behind each standard error."""
 
 
-def selection_score(p: Floats, y: Ints, truth: Truth, overkill: float) -> float:
+def selection_score(p: Floats, calls: Ints, y: Ints, truth: Truth, overkill: float) -> float:
     """What a recipe is chosen by, 0..1, higher is better: the mean of balanced accuracy and of 1 - the mean escape over
     overkill up to twice ``overkill``; balanced accuracy alone where defects or good parts are missing.
 
     The escape at ``overkill`` itself would hang on a handful of parts of a validation fold.
 
     Args:
-        p: probabilities, float64 (n, classes). y: labels, int64 (n,).
+        p: probabilities, float64 (n, classes). calls, y: classes called, and labels, int64 (n,).
     """
     caught = 1 - mean_escape(1 - p[:, truth.ok_index], y != truth.ok_index, 2 * overkill)
-    return float(np.nanmean((balanced_accuracy(p.argmax(1), y, len(truth.classes)), caught)))
+    return float(np.nanmean((balanced_accuracy(calls, y, len(truth.classes)), caught)))
 
 
 def chosen_by_validation(
@@ -56,9 +57,10 @@ def _last_within(rivals: Sequence[Outcome], truth: Truth, overkill: float, stand
     y = truth.labels[rivals[0].val]
     groups = [truth.groups[row] for row in rivals[0].val]
     probabilities = [softmax(rival.val_logits / rival.temperature(truth)) for rival in rivals]
+    said = [(p, called(p, ok_offset(p, y, truth.ok_index), truth.ok_index)) for p in probabilities]
 
     def scores(rows: Ints) -> Floats:
-        return np.array([selection_score(p[rows], y[rows], truth, overkill) for p in probabilities])
+        return np.array([selection_score(p[rows], calls[rows], y[rows], truth, overkill) for p, calls in said])
 
     whole = scores(np.arange(len(y)))
     behind = whole.max() - whole

@@ -18,6 +18,7 @@ from trainer.compare.statistics import Difference, aligned
 FIGURES = {
     "macro_f1": "macro-F1",
     "balanced_accuracy": "balanced accuracy",
+    "balanced_likeliest": "balanced accuracy of the likeliest class",
     "escape": "escape",
     "auroc": "AUROC of defects",
     "ece_before": "ECE before temperature",
@@ -28,7 +29,7 @@ FIGURES = {
 DECISIVE = ("balanced_accuracy", "escape")
 """What a recipe is chosen by, and so what the differences are shown for."""
 
-PERCENT = ("macro_f1", "balanced_accuracy", "escape")
+PERCENT = ("macro_f1", "balanced_accuracy", "balanced_likeliest", "escape")
 TITLES: dict[Protocol, str] = {
     "grouped": "Grouped folds: no part on both sides",
     "random": "Random folds: what leakage is worth",
@@ -67,7 +68,9 @@ def _section(comparison: Comparison, table: Table) -> str:
             f"image of its {'group' if table.protocol == 'grouped' else 'own, though from its near-twins'}; mean over "
             "seeds, brackets hold 95 % bootstrap intervals over groups. Escape is the share of defects passed at "
             f"{comparison.overkill:.0%} overkill, its threshold read off these parts like a point on a ROC curve. "
-            "Temperatures, penalties and the number of epochs come from a validation fold "
+            "Macro-F1, balanced accuracy and recall are of the class called: the likeliest, once the good one has "
+            "gained or lost what makes it as frequent as it is, with all classes counted alike. That offset, "
+            "temperatures, penalties and the number of epochs come from a validation fold "
             f"({INNER:.0%}) inside each training part. Seconds: CPU time of one training on shared features; images "
             "per second: float32 in PyTorch on one CPU, to compare recipes by."
         ),
@@ -167,8 +170,8 @@ def _charts(comparison: Comparison, table: Table) -> str:
     is_defect, best = truth.labels != truth.ok_index, _best(table.rows)
     curves = []
     for name in dict.fromkeys((BASELINE, best, CHOSEN)):
-        pooled = table.pooled[name]
-        scores = aligned(1 - pooled.after[0][:, truth.ok_index], is_defect, pooled.cells[0])
+        said = table.pooled[name].seeds[0]
+        scores = aligned(1 - said.after[:, truth.ok_index], is_defect, said.cells)
         curves.append((f"{name} (first seed)", escape_overkill_curve(scores, is_defect)))
     made.append(charts.escape_chart(curves, comparison.overkill))
     return '<div class="charts">' + "".join(f"<figure>{svg}</figure>" for svg in made) + "</div>"

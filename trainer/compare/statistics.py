@@ -13,6 +13,7 @@ from calibration.metrics import auroc, balanced_accuracy, bootstrap, confusion, 
 from calibration.risk import escape_at_overkill
 from calibration.temperature import fit_temperature
 from calibration.values import Interval
+from trainer.compare.calls import called, ok_offset
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,30 +51,59 @@ class Outcome:
         """Fitted on the validation fold inside the training part."""
         return fit_temperature(self.val_logits, truth.labels[self.val])
 
+    def said(self, truth: Truth) -> Said:
+        """Of the test rows, with what the validation fold says of temperature and offset."""
+        temperature = self.temperature(truth)
+        raw, scaled = softmax(self.test_logits), softmax(self.test_logits / temperature)
+        offset = ok_offset(softmax(self.val_logits / temperature), truth.labels[self.val], truth.ok_index)
+        return Said(raw, scaled, called(scaled, offset, truth.ok_index), np.full(len(self.test), self.fold))
 
-Statistic = Callable[[Floats, Floats, Ints, Ints], float]
-"""Of probabilities before and after temperature, float64 (n, classes) each, labels and cells, int64 (n,) each."""
+
+@dataclass(frozen=True)
+class Said:
+    """What models said of images.
+
+    Attributes:
+        before, after: probabilities without and with temperature, float64 (n, classes).
+        called: classes, int64 (n,), see trainer.compare.calls.
+        cells: which model said it, int64 (n,).
+    """
+
+    before: Floats
+    after: Floats
+    called: Ints
+    cells: Ints
+
+    def at(self, rows: Ints) -> Said:
+        """Of some of the images."""
+        return Said(self.before[rows], self.after[rows], self.called[rows], self.cells[rows])
+
+
+Statistic = Callable[[Said, Ints], float]
+"""Of what was said and of the labels, int64 (n,)."""
 
 
 def statistics(truth: Truth, overkill: float) -> dict[str, Statistic]:
     """The figures of a table, by name; shares in 0..1, NLL in nats, NaN where a kind of part is missing.
 
+    Macro-F1 and balanced accuracy are of the classes called, see trainer.compare.calls, the others of probabilities.
     Escape and AUROC are of `aligned` scores: each cell has a threshold of its own, as a model in use has.
     """
     ok, n = truth.ok_index, len(truth.classes)
 
-    def escape(_: Floats, p: Floats, y: Ints, cells: Ints) -> float:
-        return escape_at_overkill(aligned(1 - p[:, ok], y != ok, cells), y != ok, overkill)
+    def scores(said: Said, y: Ints) -> Floats:
+        return aligned(1 - said.after[:, ok], y != ok, said.cells)
 
     return {
-        "macro_f1": lambda _, p, y, __: macro_f1(p.argmax(1), y, n),
-        "balanced_accuracy": lambda _, p, y, __: balanced_accuracy(p.argmax(1), y, n),
-        "escape": escape,
-        "auroc": lambda _, p, y, cells: auroc(aligned(1 - p[:, ok], y != ok, cells), y != ok),
-        "ece_before": lambda raw, _, y, __: ece(raw, y),
-        "ece": lambda _, p, y, __: ece(p, y),
-        "nll_before": lambda raw, _, y, __: nll(raw, y),
-        "nll": lambda _, p, y, __: nll(p, y),
+        "macro_f1": lambda said, y: macro_f1(said.called, y, n),
+        "balanced_accuracy": lambda said, y: balanced_accuracy(said.called, y, n),
+        "balanced_likeliest": lambda said, y: balanced_accuracy(said.after.argmax(1), y, n),
+        "escape": lambda said, y: escape_at_overkill(scores(said, y), y != ok, overkill),
+        "auroc": lambda said, y: auroc(scores(said, y), y != ok),
+        "ece_before": lambda said, y: ece(said.before, y),
+        "ece": lambda said, y: ece(said.after, y),
+        "nll_before": lambda said, y: nll(said.before, y),
+        "nll": lambda said, y: nll(said.after, y),
     }
 
 
@@ -102,20 +132,14 @@ def aligned(defect_probability: Floats, is_defect: NDArray[np.bool_], cells: Int
 
 @dataclass(frozen=True)
 class Pooled:
-    """Out-of-fold probabilities of every image, one (n, classes) array a seed, before and after temperature.
+    """What was said of every image by a model that had not seen its part, for each seed."""
 
-    ``cells``: which cell of the seed has judged it, int64 (n,) each.
-    """
-
-    before: tuple[Floats, ...]
-    after: tuple[Floats, ...]
-    cells: tuple[Ints, ...]
+    seeds: tuple[Said, ...]
 
     @property
     def changed(self) -> int:
         """Images whose likeliest class temperature has changed, all seeds together."""
-        pairs = zip(self.before, self.after, strict=True)
-        return sum(int((raw.argmax(1) != scaled.argmax(1)).sum()) for raw, scaled in pairs)
+        return sum(int((said.before.argmax(1) != said.after.argmax(1)).sum()) for said in self.seeds)
 
 
 def pool(outcomes: Sequence[Outcome], truth: Truth) -> Pooled:
@@ -123,20 +147,16 @@ def pool(outcomes: Sequence[Outcome], truth: Truth) -> Pooled:
 
     Raises ValueError where a seed's folds do not hold every image once.
     """
-    before, after, cells = [], [], []
+    seeds, images = [], len(truth.labels)
     for seed in sorted({outcome.seed for outcome in outcomes}):
-        raw, scaled = (np.full((len(truth.labels), len(truth.classes)), np.nan) for _ in range(2))
-        fold = np.zeros(len(truth.labels), np.int64)
-        for outcome in (o for o in outcomes if o.seed == seed):
-            raw[outcome.test] = softmax(outcome.test_logits)
-            scaled[outcome.test] = softmax(outcome.test_logits / outcome.temperature(truth))
-            fold[outcome.test] = outcome.fold
-        if np.isnan(raw).any():
-            raise ValueError(f"seed {seed}: {int(np.isnan(raw).any(axis=1).sum())} images were judged by no fold")
-        before.append(raw)
-        after.append(scaled)
-        cells.append(fold)
-    return Pooled(tuple(before), tuple(after), tuple(cells))
+        own = [outcome for outcome in outcomes if outcome.seed == seed]
+        order = np.concatenate([outcome.test for outcome in own])
+        if missing := len(np.setdiff1d(np.arange(images), order)):
+            raise ValueError(f"seed {seed}: {missing} images were judged by no fold")
+        each = [outcome.said(truth) for outcome in own]
+        columns = (np.concatenate([getattr(said, name) for said in each]) for name in Said.__dataclass_fields__)
+        seeds.append(Said(*columns).at(np.argsort(order)))
+    return Pooled(tuple(seeds))
 
 
 def levels(pooled: Pooled, truth: Truth, overkill: float, draws: int) -> dict[str, Interval]:
@@ -148,8 +168,8 @@ def recalls(pooled: Pooled, truth: Truth, draws: int) -> dict[str, Interval]:
     """Recall of each class, likewise."""
 
     def recall(label: int) -> Statistic:
-        def share(_: Floats, p: Floats, y: Ints, __: Ints) -> float:
-            row = confusion(p.argmax(1), y, len(truth.classes))[label]
+        def share(said: Said, y: Ints) -> float:
+            row = confusion(said.called, y, len(truth.classes))[label]
             return float(row[label] / row.sum()) if row.sum() else math.nan
 
         return share
@@ -160,8 +180,7 @@ def recalls(pooled: Pooled, truth: Truth, draws: int) -> dict[str, Interval]:
 def _level(figure: Statistic, pooled: Pooled, truth: Truth, draws: int) -> Interval:
     def mean(rows: Ints) -> float:
         y = truth.labels[rows]
-        seeds = zip(pooled.before, pooled.after, pooled.cells, strict=True)
-        return float(np.mean([figure(raw[rows], p[rows], y, cells[rows]) for raw, p, cells in seeds]))
+        return float(np.mean([figure(said.at(rows), y) for said in pooled.seeds]))
 
     return bootstrap(mean, len(truth.labels), truth.groups, draws)
 
@@ -197,10 +216,9 @@ def _by_cell(outcomes: Sequence[Outcome], truth: Truth, overkill: float) -> dict
     figures = statistics(truth, overkill)
     found: dict[str, list[float]] = {name: [] for name in figures}
     for outcome in outcomes:
-        raw, y = softmax(outcome.test_logits), truth.labels[outcome.test]
-        scaled = softmax(outcome.test_logits / outcome.temperature(truth))
+        said, y = outcome.said(truth), truth.labels[outcome.test]
         for name, figure in figures.items():
-            found[name].append(figure(raw, scaled, y, np.zeros_like(y)))
+            found[name].append(figure(said, y))
     return {name: np.array(values) for name, values in found.items()}
 
 
