@@ -162,3 +162,28 @@ class State:
             for moment in MOMENTS:
                 moments[moment] = torch.empty_like(parameter).detach().copy_(tensors[f"{moment}/{name}"])
             self.optimiser.state[parameter] = moments
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where the trainings of a committee stand: the first in ``path``, the others beside it, with their number.
+
+    Attributes:
+        fingerprint: of all that decides the first training.
+    """
+
+    path: Path
+    fingerprint: str
+
+    def restore(self, state: State, number: int) -> bool:
+        """As `State.restore`, for the training ``number`` >= 0."""
+        return state.restore(*self._of(number))
+
+    def save(self, state: State, number: int) -> None:
+        """As `State.save`."""
+        state.save(*self._of(number))
+
+    def _of(self, number: int) -> tuple[Path, str]:
+        if not number:
+            return self.path, self.fingerprint
+        return self.path.with_stem(f"{self.path.stem}-{number}"), f"{self.fingerprint}-{number}"

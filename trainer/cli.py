@@ -54,7 +54,7 @@ run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Pa
     help="quick: a head on frozen features, minutes. full: the network learns too; better. "
     "attention-crop: finds small defects in large frames and looks at them in full resolution. "
     "tiles: looks at all of a large frame in full resolution; slower. Or what `trainer compare` found best, by the "
-    "name in its table: long-both, say.",
+    "name in its table: whole-anomaly, say.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of everything random.")
 @click.option(

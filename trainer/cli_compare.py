@@ -28,7 +28,7 @@ FEWEST_FOLDS, MOST_FOLDS = 3, 20
     "--recipes",
     metavar="A,B,...",
     help="Recipes beside the baseline. Default: all that suit the size of the frames; the ones in which every stage "
-    "learns (whole, long) take hours on a CPU.",
+    "learns (whole, committee) take hours on a CPU.",
 )
 @click.option(
     "--folds", type=click.IntRange(FEWEST_FOLDS, MOST_FOLDS), default=5, show_default=True, help="Folds a seed."

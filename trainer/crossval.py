@@ -17,6 +17,7 @@ from trainer.data.manifest import SPLITS, Dataset, class_groups
 from trainer.data.splits import grouped_folds
 from trainer.features import FORWARD_BATCH, Pixels, Progress, keep_freed_memory, silent
 from trainer.head import fit_head
+from trainer.models.build import Network
 from trainer.models.classifier import Classifier
 from trainer.recipes import QUICK
 from trainer.run import plan
@@ -119,13 +120,12 @@ def checked_folds(dataset: Dataset, folds: int, seed: int) -> Ints:
     return fold
 
 
-def embed(model: Classifier, frames: Pixels, progress: Progress, what: str) -> Floats:
+def embed(model: Network, frames: Pixels, progress: Progress, what: str) -> Floats:
     """Pooled features of frames uint8 (n, C, H, W): float32 (n, model.features)."""
     features = np.empty((len(frames), model.features), np.float32)
     with torch.no_grad():
         for start in range(0, len(frames), FORWARD_BATCH):
             batch = torch.from_numpy(np.array(frames[start : start + FORWARD_BATCH]))
-            lower = model.lower(batch.contiguous(memory_format=torch.channels_last), 0)
-            features[start : start + FORWARD_BATCH] = model.embed(lower, 0).numpy()
+            features[start : start + FORWARD_BATCH] = model.seen(batch.contiguous(memory_format=torch.channels_last))
             progress(what, min(start + FORWARD_BATCH, len(frames)), len(frames))
     return features

@@ -26,6 +26,7 @@ from trainer.data.manifest import Dataset
 from trainer.data.sampling import draw_batches
 from trainer.distill_report import Comparison, compare_runs
 from trainer.features import Progress, keep_freed_memory, predict, silent
+from trainer.fine_tune import LEAST_STEPS, Fold, set_rate, start
 from trainer.head import validation_score
 from trainer.losses import distillation_loss
 from trainer.models import mobilenet_v3
@@ -33,7 +34,6 @@ from trainer.models.classifier import FLIPS, Classifier, save_run_model
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, read_settings, scores_of, write_json
 from trainer.student import begin, student_recipe, student_settings
 from trainer.teacher import Teacher, answers, open_teacher
-from trainer.train import LEAST_STEPS, Fold, set_rate, start
 
 ALONE = "alone"
 """Folder inside the student's run: the run of the same student without its teacher."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.device import device_of
+from trainer.models.build import Network
 from trainer.models.classifier import Classifier, Flips
 
 Pixels = NDArray[np.uint8]
@@ -81,7 +82,7 @@ class Activations:
         self.model, self.frames, self.stages = model, frames, stages
         self.copies = self._computed = COPIES[flips]
         draw = np.random.default_rng([seed, 1]).uniform(-jitter, jitter, (2, len(self.copies), len(frames)))
-        self._jitter, self._light = jitter, torch.from_numpy(draw).float()
+        self._light = torch.from_numpy(draw).float()
         self._rows, self._copies = np.arange(len(frames)), np.arange(len(self.copies))
         self._cache: Tensor | None = None
         self._keep, self._filled = keep, False
@@ -144,19 +145,13 @@ class Activations:
         picked = self._cache[torch.from_numpy(copies), torch.from_numpy(rows)]
         return picked.float().contiguous(memory_format=torch.channels_last)
 
-    def relit(self, rows: NDArray[np.int64], copies: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        """As :meth:`get`, in light drawn now, within the same jitter."""
-        light = torch.from_numpy(rng.uniform(-self._jitter, self._jitter, (2, len(rows)))).float()
-        return self._compute(self._rows[rows], self._copies[copies], light)
-
-    def _compute(self, rows: NDArray[np.int64], copies: NDArray[np.int64], light: Tensor | None = None) -> Tensor:
+    def _compute(self, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> Tensor:
         device = device_of(self.model)
         pixels, axes = torch.from_numpy(self.frames[rows]).to(device).float(), self._computed
         mirrored = torch.stack(
             [frame.flip([axis - 1 for axis in axes[copy]]) for frame, copy in zip(pixels, copies, strict=True)]
         )
-        if light is None:
-            light = self._light[:, torch.from_numpy(copies), torch.from_numpy(rows)]
+        light = self._light[:, torch.from_numpy(copies), torch.from_numpy(rows)]
         contrast, brightness = light.to(device)[:, :, None, None, None]
         lit = ((mirrored - 127) * (1 + contrast) + 127 * (1 + brightness)).clamp(0, 255)
         with torch.no_grad():
@@ -179,9 +174,7 @@ def embed_all(model: Classifier, activations: Activations, progress: Progress, w
     return features
 
 
-def predict(
-    model: Classifier, frames: Pixels, progress: Progress = silent, what: str = "scoring"
-) -> NDArray[np.float32]:
+def predict(model: Network, frames: Pixels, progress: Progress = silent, what: str = "scoring") -> NDArray[np.float32]:
     """Logits of frames (n, C, H, W) uint8 as the exported model sees them: float32 (n, classes)."""
     model.eval()
     logits = np.empty((len(frames), model.config.classes), np.float32)

@@ -18,7 +18,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from trainer.features import Progress, silent
-from trainer.models.classifier import PIXEL_MEAN, PIXEL_SCALE, Classifier
+from trainer.models.build import Network
+from trainer.models.classifier import PIXEL_MEAN, PIXEL_SCALE
 from trainer.models.full_resolution import FullResolution
 
 FRAMES, PIXELS, LOGITS = "frames", "pixels", "logits"
@@ -32,18 +33,15 @@ SCORE_BATCH = 8
 class _Core(nn.Module):
     """The classifier from normalised pixels on: each variant gets its own way from uint8 to there."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model.separated() if isinstance(model, FullResolution) else model
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.model, FullResolution):
-            return self.model.classify(self.model.look(pixels))
-        maps = self.model.backbone.upper(self.model.backbone.lower(pixels, 0), 0)
-        return self.model.classify(self.model.pool(*maps))
+        return self.model.from_pixels(pixels)
 
 
-def export_core(model: Classifier, shape: tuple[int, int, int]) -> ModelProto:
+def export_core(model: Network, shape: tuple[int, int, int]) -> ModelProto:
     """ONNX of a classifier: `pixels` float32 (N, C, H, W), normalised, to `logits` (N, classes); batch norm folded.
 
     Args:

@@ -21,7 +21,8 @@ from trainer.data.manifest import read_dataset
 from trainer.data.scan import list_images
 from trainer.features import FORWARD_BATCH, Progress, predict, silent
 from trainer.labels import k_centre, rank_queries
-from trainer.models.classifier import Classifier, load_run_model
+from trainer.models.build import Network
+from trainer.models.classifier import load_run_model
 from trainer.run import MODEL, RunSettings, read_settings
 
 K_CENTRE = "k_centre"
@@ -88,7 +89,7 @@ class _Judged:
 
 
 def _judge(
-    model: Classifier, settings: RunSettings, folder: Path, images: tuple[str, ...], features: bool, progress: Progress
+    model: Network, settings: RunSettings, folder: Path, images: tuple[str, ...], features: bool, progress: Progress
 ) -> _Judged:
     paths: list[str] = []
     skipped: dict[str, str] = {}

@@ -34,8 +34,6 @@ class Recipe:
         flip_average: the classifier's answer is the mean over these mirrored views; same caution, and two or four
             times the cost of a part.
         jitter: 0..1; each copy's contrast and brightness vary by up to this share (lamps age).
-        relight: the upper backbone learns from light drawn anew, within ``jitter``, each time a frame is shown, instead
-            of once a copy: the frozen stages are then computed each time.
         batch: frames a step. learning_rate, weight_decay: of AdamW. warmup: share of the steps, 0..1.
         head_rate: the head's learning rate as a share of the backbone's; it starts from a fit, not from nothing.
         ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
@@ -43,6 +41,7 @@ class Recipe:
             are worse than the head they start from, and the last ones far better: keep it above half of the epochs.
         keep_last: the last epoch's weights are kept, instead of the latest that validate as well as the best: for
             validation folds of so few groups that they would throw a long training away.
+        committee: >= 1, networks trained apart from one head, whose logits are averaged: see trainer.models.committee.
         gamma: >= 0, of the focal loss; 0 is cross-entropy.
         balance: 0..1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike, 1 by inverse frequency.
             At 0.99 an image of a class of twenty weighs about five times as much as one of a class of hundreds.
@@ -72,7 +71,6 @@ class Recipe:
     flips: Flips = "both"
     flip_average: Flips = "none"
     jitter: float = 0.0
-    relight: bool = False
     batch: int = 16
     learning_rate: float = 5e-4
     head_rate: float = 1.0
@@ -81,6 +79,7 @@ class Recipe:
     ema: float = 0.99
     patience: int = 6
     keep_last: bool = False
+    committee: int = 1
     gamma: float = 0.0
     balance: float = 0.99
     sampling: Sampling = "instance"
@@ -112,6 +111,7 @@ class Recipe:
             "warmup": 0 <= self.warmup <= 1,
             "ema": 0 <= self.ema < 1,
             "patience": self.patience >= 1,
+            "committee": self.committee >= 1,
             "gamma": self.gamma >= 0,
             "balance": 0 <= self.balance <= 1,
             "sampling": self.sampling in SAMPLINGS,
@@ -136,8 +136,8 @@ class Recipe:
             raise InputError(f"recipe {self.name}: smote makes classes equal already; set sampling to 'instance'")
         if self.smote and self.epochs and not self.retrain_head:
             raise InputError(f"recipe {self.name}: smote needs frozen features; set epochs to 0, or retrain_head")
-        if self.relight and not (self.jitter and self.epochs):
-            raise InputError(f"recipe {self.name}: relight draws light within jitter, epoch by epoch; set both above 0")
+        if self.committee > 1 and not self.epochs:
+            raise InputError(f"recipe {self.name}: a committee is of backbones that learn; set epochs above 0")
         if self.retrain_head and not self.epochs:
             raise InputError(f"recipe {self.name}: retrain_head follows a backbone that learned; set epochs above 0")
 

@@ -21,6 +21,7 @@ from trainer.data.manifest import Dataset
 from trainer.models.attention_crop import with_crops
 from trainer.models.build import config_from_json
 from trainer.models.classifier import ClassifierConfig
+from trainer.models.committee import with_members
 from trainer.models.tiles import with_tiles
 from trainer.recipes import FRAME_BUDGET, PIXEL_BUDGET, Recipe, choose_input_size
 
@@ -141,6 +142,8 @@ def plan(dataset: Dataset, recipe: Recipe, seed: int, size: tuple[int, int] | No
     )
     if recipe.tiles:
         return replace(settings, model=with_tiles(settings.model, height, width))
+    if recipe.committee > 1:
+        return replace(settings, model=with_members(settings.model, recipe.committee))
     return replace(settings, model=with_crops(settings.model, recipe.crops, height, width))
 
 

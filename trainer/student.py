@@ -12,13 +12,14 @@ from calibration.errors import InputError
 from calibration.preprocess import PreprocessSpec
 from trainer.data.manifest import Dataset
 from trainer.features import FORWARD_BATCH, Pixels, Progress
+from trainer.fine_tune import Fold
 from trainer.head import fit_head
 from trainer.models import mobilenet_v3
+from trainer.models.build import Network
 from trainer.models.classifier import Classifier
 from trainer.recipes import SHORT_SIDE, Recipe
 from trainer.run import RunSettings, plan
 from trainer.teacher import Teacher
-from trainer.train import Fold
 
 SMALLER = Recipe(
     "student", dropout=0.2, epochs=16, frozen_stages=3, learning_rate=4e-4, head_rate=0.5, balance=0.0, patience=16
@@ -96,7 +97,7 @@ def begin(model: Classifier, fold: Fold, teacher: Teacher | None, progress: Prog
     fit_head(model, features, fold.targets, val, fold.val.labels, fold.recipe, fold.class_weights)
 
 
-def _same_layers(a: Classifier, b: Classifier) -> bool:
+def _same_layers(a: Network, b: Network) -> bool:
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (a, b)]
     return shapes[0] == shapes[1]
 

@@ -20,7 +20,8 @@ from calibration.errors import InputError
 from trainer.copies import Copies
 from trainer.data.manifest import Dataset
 from trainer.features import Pixels, Progress
-from trainer.models.classifier import FLIPS, Classifier, load_run_model
+from trainer.models.build import Network
+from trainer.models.classifier import FLIPS, load_run_model
 from trainer.onnx_graph import FRAMES, LOGITS, SCORE_BATCH, export_core, session, with_normalisation, with_views
 from trainer.run import MODEL, RunSettings, read_settings
 
@@ -31,7 +32,7 @@ class Teacher:
 
     run: Path
     settings: RunSettings
-    model: Classifier
+    model: Network
     sha256: str
 
     @cached_property
@@ -40,7 +41,7 @@ class Teacher:
         return float_graph(self.model, self.settings)
 
 
-def float_graph(model: Classifier, settings: RunSettings) -> ModelProto:
+def float_graph(model: Network, settings: RunSettings) -> ModelProto:
     """ONNX of a run's network: `frames` uint8 (N, C, H, W) to `logits`, averaged over its mirrored views."""
     core = export_core(model, settings.spec.shape)
     return with_views(with_normalisation(core), FLIPS[settings.model.flip_average])

@@ -137,7 +137,12 @@ def test_a_cell_is_what_trainer_train_gives_on_that_split(data: Path, tmp_path: 
     """Cached features change nothing: the logits of a cell are those of a run on the same split and seed."""
     dataset = read_dataset(data)
     tuned = replace(
-        pick(["fine-tuned-anomaly"])[1].recipe, name="tiny-tuned", epochs=1, batch=4, flip_average="horizontal"
+        pick(["fine-tuned-anomaly"])[1].recipe,
+        name="tiny-tuned",
+        epochs=1,
+        batch=4,
+        flip_average="horizontal",
+        committee=2,
     )
     candidate = Candidate("few steps", tuned) if name == "tiny-tuned" else pick([name])[1]
     split = make_splits(dataset, "grouped", 3, 1)[1]
@@ -153,7 +158,7 @@ def test_a_cell_is_what_trainer_train_gives_on_that_split(data: Path, tmp_path: 
 
 
 def test_a_cell_killed_between_two_epochs_goes_on_from_the_first(data: Path, tmp_path: Path) -> None:
-    """The same logits as without the kill, and no second first epoch."""
+    """The same logits as without the kill, and no second first epoch; what has learned serves other recipes too."""
     dataset = read_dataset(data)
     split = make_splits(dataset, "grouped", 3, 1)[0]
     recipe = replace(pick(["fine-tuned"])[1].recipe, epochs=2, batch=4, flips="none", flip_average="none")
@@ -179,6 +184,10 @@ def test_a_cell_killed_between_two_epochs_goes_on_from_the_first(data: Path, tmp
     assert epochs == [1, 2]
     assert again.seconds > whole.seconds / 2
     assert not np.array_equal(again.test, whole.test)
+    pair = run_cell(Candidate("a second member", replace(recipe, committee=2)), split, store, kill_after_one)
+    assert epochs == [1, 2, 3, 4]
+    assert pair.epochs == 4
+    assert pair.seconds > 1.5 * whole.seconds
 
 
 @pytest.mark.parametrize("text", ['{"version": 1}', "half a fi", '{"version": 0}', "[]"])

@@ -105,7 +105,7 @@ def test_a_comparison_that_is_broken_off_leaves_no_worker(data: Path, tmp_path: 
 def test_workers_end_with_a_command_that_was_killed(data: Path, tmp_path: Path) -> None:
     """They would compute for hours for nobody."""
     words = [Path(sys.executable).with_name("trainer"), "compare", data, "--out", tmp_path / "out", "--folds", "3"]
-    command = [*map(str, words), "--recipes", "long", "--jobs", "2"]
+    command = [*map(str, words), "--recipes", "whole", "--jobs", "2"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
         started = wait_for_workers(parent.pid)
         parent.kill()

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from calibration.scores import Scores
-from tests.trainer.test_train import RELIT, SMALL, parts
+from tests.trainer.test_train import LIT, SMALL, parts
 from tests.trainer.test_trainer_cli import call, refusal
 from trainer.checkpoint import State
 from trainer.device import device_named, device_of, learning_on
+from trainer.fine_tune import start
 from trainer.models.classifier import Classifier, ClassifierConfig
 from trainer.recipes import Recipe
-from trainer.train import start, train
+from trainer.train import train
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that PyTorch can use")
@@ -60,7 +61,7 @@ def test_a_training_that_fails_leaves_model_and_state_on_the_cpu() -> None:
 
 
 @gpu
-@pytest.mark.parametrize("recipe", [SMALL, RELIT, replace(RELIT, name="whole", frozen_stages=0)])
+@pytest.mark.parametrize("recipe", [SMALL, LIT, replace(LIT, name="whole", frozen_stages=0)])
 def test_a_gpu_learns_what_the_cpu_learns(recipe: Recipe, tmp_path: Path) -> None:
     """One epoch without dropout, whose noise differs by device: logits agree to a few hundredths."""
     dataset, logits = parts(tmp_path / "images"), {}

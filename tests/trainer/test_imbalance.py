@@ -23,11 +23,12 @@ from trainer.data.loader import LoadedSplit, soft_labels
 from trainer.data.manifest import Dataset, Item
 from trainer.data.sampling import Sampling, draw_batches, sample_rows, smote
 from trainer.features import Activations, silent
+from trainer.fine_tune import Fold, fine_tune, start
 from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import logit_adjusted_loss
 from trainer.models.classifier import Classifier, ClassifierConfig
 from trainer.recipes import FULL, QUICK, Recipe
-from trainer.train import Fold, TrainResult, fine_tune, start, train
+from trainer.train import TrainResult, train
 
 COUNTS = (40, 8, 4)
 """Images per class; half of each are for training."""

@@ -34,7 +34,7 @@ from trainer.run import read_settings
 from trainer.train import train
 
 SMALL = replace(FULL, name="small", epochs=3, batch=8, frozen_stages=5, flips="horizontal")
-RELIT = replace(SMALL, jitter=0.2, relight=True)
+LIT = replace(SMALL, jitter=0.2)
 
 
 def parts(root: Path, counts: tuple[int, ...] = (24, 16), colour: bool = False, soft: bool = False) -> Dataset:
@@ -80,16 +80,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) 
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_never_killed(tmp_path: Path) -> None:
-    """kill -9 after the first epoch, start again: the same bytes as without the kill, in the same light."""
+    """kill -9 after the first epoch, start again: the same bytes as without the kill."""
     dataset = parts(tmp_path / "images")
-    train(dataset, tmp_path / "whole", RELIT, 3)
+    train(dataset, tmp_path / "whole", LIT, 3)
     program = textwrap.dedent(
         """
         import sys
         from pathlib import Path
-        from tests.trainer.test_train import RELIT, parts
+        from tests.trainer.test_train import LIT, parts
         from trainer.train import train
-        train(parts(Path(sys.argv[1])), Path(sys.argv[2]), RELIT, 3)
+        train(parts(Path(sys.argv[1])), Path(sys.argv[2]), LIT, 3)
         """
     )
     command = [sys.executable, "-c", program, str(tmp_path / "images"), str(tmp_path / "killed")]
@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(tmp_path: Path) -> Non
     process.wait()
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    train(dataset, tmp_path / "killed", RELIT, 3)
+    train(dataset, tmp_path / "killed", LIT, 3)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
@@ -133,7 +133,7 @@ def test_of_epochs_that_validation_cannot_tell_apart_the_latest_is_kept() -> Non
 
 def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where validation thinks nothing of any epoch the head alone is kept; with `keep_last` the end is."""
-    monkeypatch.setattr("trainer.train.validation_score", lambda *_: (9.0, 0.01))
+    monkeypatch.setattr("trainer.fine_tune.validation_score", lambda *_: (9.0, 0.01))
     dataset = parts(tmp_path / "images")
     kept = {}
     for keep_last in (False, True):
@@ -235,14 +235,15 @@ def test_the_backbone_learns_the_same_whether_places_are_to_vote_afterwards(tmp_
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
-def test_light_drawn_anew_stays_within_the_jitter_and_differs_from_look_to_look() -> None:
-    """Each frame has a light of its own, and the same generator gives the same light."""
+def test_the_light_of_copies_stays_within_the_jitter_and_is_each_frames_own() -> None:
+    """The same seed gives the same light, and another seed another."""
     model = Classifier(ClassifierConfig(classes=2, channels=1)).eval()
     model.backbone.stem.conv.weight.data.abs_()  # type: ignore[union-attr]  # brighter frames: larger sums
     frames = np.full((6, 1, 48, 64), 200, np.uint8)
-    some, shown = Activations(model, frames, 0, "both", jitter=0.2), []
+    shown = []
     for seed in (0, 0, 1):
-        shown.append(some.relit(np.arange(6), np.zeros(6, np.int64), np.random.default_rng(seed)))
+        lit = Activations(model, frames, 0, "both", jitter=0.2, seed=seed, cache_bytes=0)
+        shown.append(lit.get(np.arange(6), np.zeros(6, np.int64)))
     assert torch.equal(shown[0], shown[1])
     assert not torch.equal(shown[0], shown[2])
     assert len({float(frame.double().sum()) for frame in shown[0]}) == 6

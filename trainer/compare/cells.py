@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,20 @@ from numpy.typing import NDArray
 
 from calibration.errors import InputError
 from calibration.temperature import fit_temperature
+from trainer.checkpoint import Checkpoints, State
 from trainer.compare.folds import Split
 from trainer.compare.recipes import Candidate
 from trainer.compare.statistics import Outcome
 from trainer.compare.store import Store, widest
 from trainer.data.loader import LoadedSplit
-from trainer.device import learning_on
 from trainer.features import COPIES, Activations, Progress, embed_all, silent
+from trainer.fine_tune import Fold, learn
 from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import prior_offset
 from trainer.models.classifier import Classifier, Flips
 from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.run import write_json
-from trainer.train import Fold, fine_tune, start, start_head
+from trainer.train import start_head
 
 VERSION = 1
 
@@ -65,30 +67,37 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
     Seeds torch's global generator; the same candidate and split give the same cell.
     """
     recipe, frames = candidate.recipe, store.frames(candidate)
-    look = _Look(store.network(candidate), candidate, store)
-    look.prepare()
+    looks = [_Look(store.network(candidate), candidate, store) for _ in range(recipe.committee)]
+    looks[0].prepare()
     begun = time.process_time()
     fold = Fold(_rows(frames, split.train), _rows(frames, split.val), recipe, split.seed * 1000 + split.fold)
-    epochs, earlier = _tune(look, fold, split, progress) if recipe.epochs else (0, 0.0)
+    tuned = [_tune(look, fold, number, split, progress) for number, look in enumerate(looks)] if recipe.epochs else []
     if not recipe.epochs:
-        _start(look, fold, split)
+        _start(looks[0], fold, split)
     prior = fold.seen * fold.class_weights.numpy()
     log_prior = prior_offset(prior, 1.0).numpy()
     if recipe.anomaly or recipe.places:
         # the evidence is weighed against adjusted logits
-        temperature = fit_temperature(_classify(look.model, look.at(split.val, "none")), fold.val.labels)
-        adjust_bias(look.model, prior, recipe.tau, temperature)
+        temperature = fit_temperature(_logits(looks, split.val, "none"), fold.val.labels)
+        for look in looks:
+            adjust_bias(look.model, prior, recipe.tau, temperature)
+            _join_evidence(look, fold, split)
         log_prior = np.zeros_like(log_prior)
+    val, test = (_logits(looks, rows, recipe.flip_average) for rows in (split.val, split.test))
+    seconds = time.process_time() - begun + sum(earlier for _, earlier in tuned)
+    return Cell(val, test, log_prior, sum(epochs for epochs, _ in tuned), seconds, store.images_per_second(candidate))
+
+
+def _join_evidence(look: _Look, fold: Fold, split: Split) -> None:
+    """The distance to good parts and the votes of places, as far as the recipe has them."""
+    recipe = fold.recipe
     if recipe.anomaly:
         train, held_out = (look.at(rows, "none", recipe.jitter)[0] for rows in (split.train, split.val))
-        ok_index = store.dataset.ok_index
+        ok_index = look.store.dataset.ok_index
         fit_anomaly(look.model, train, fold.train.labels, held_out, fold.val.labels, ok_index)
     if recipe.places:
         lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
         fit_places(look.model, lower, fold.train.labels, lower_val, fold.val.labels, fold.seed)
-    val, test = (_classify(look.model, look.at(rows, recipe.flip_average)) for rows in (split.val, split.test))
-    seconds = time.process_time() - begun + earlier
-    return Cell(val, test, log_prior, epochs, seconds, store.images_per_second(candidate))
 
 
 class _Look:
@@ -134,33 +143,42 @@ def _start(look: _Look, fold: Fold, split: Split) -> float:
     return fit_head(look.model, *learned_from, val, fold.val.labels, recipe, fold.class_weights).score
 
 
-def _tune(look: _Look, fold: Fold, split: Split, progress: Progress) -> tuple[int, float]:
-    """Let the upper stages learn and keep the best epoch. A kill costs one epoch at most, and what has learned once
-    serves every recipe that differs in the head alone.
+def _tune(look: _Look, fold: Fold, number: int, split: Split, progress: Progress) -> tuple[int, float]:
+    """Let the upper stages of a committee's member learn. A kill costs one epoch at most, and what has learned once
+    serves every recipe that differs in the head alone, or in how many members there are.
 
     Returns:
         How many epochs there were, and the CPU seconds of those that an earlier call had done, with their start.
     """
     recipe, model, store = fold.recipe, look.model, look.store
-    learned_by, mark = replace(fold, recipe=recipe.of_the_backbone), time.process_time()
+    learned_by = replace(fold, recipe=recipe.of_the_backbone)
     lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
-    state, fingerprint = start(model, learned_by.recipe), store.backbone_fingerprint(look.candidate)
-    checkpoint = store.folder / f"{fingerprint}-{split.name}.safetensors"
-    if not state.restore(checkpoint, fingerprint):
-        state.at.best_score = _start(look, learned_by, split)
-        state.keep_best()
-    earlier = sum(line["cpu_seconds"] for line in state.at.history)
-    with learning_on(store.device, model, state):
-        for at in fine_tune(model, learned_by, lower, lower_val, state, silent):
-            mark, begun = time.process_time(), mark
-            at.history[-1]["cpu_seconds"] = mark - begun
-            state.save(checkpoint, fingerprint)
-            progress("epochs of this cell", at.epoch, recipe.epochs)
-    state.load(state.best)
+    fingerprint = store.backbone_fingerprint(look.candidate)
+    checkpoints = Checkpoints(store.folder / f"{fingerprint}-{split.name}.safetensors", fingerprint)
+    mark, now = time.process_time(), 0.0
+
+    def begin() -> float:
+        return _start(look, learned_by, split)
+
+    def after_epoch(state: State, member: int) -> None:
+        nonlocal mark, now
+        mark, begun = time.process_time(), mark
+        state.at.history[-1]["cpu_seconds"] = mark - begun
+        now += mark - begun
+        checkpoints.save(state, member)
+        progress("epochs of this cell", member * recipe.epochs + state.at.epoch, recipe.committee * recipe.epochs)
+
+    at = learn(model, learned_by, number, lower, lower_val, begin, checkpoints, store.device, silent, after_epoch)
     look.is_own = True
     if recipe.retrain_head:
         start_head(model, fold, lower, lower_val, silent)
-    return state.at.epoch, earlier
+    return at.epoch, sum(line["cpu_seconds"] for line in at.history) - now
+
+
+def _logits(looks: Sequence[_Look], rows: NDArray[np.int64], flips: Flips) -> NDArray[np.float32]:
+    """Mean over the networks and the copies ``flips``, float32 (rows, classes)."""
+    logits: NDArray[np.float32] = np.mean([_classify(look.model, look.at(rows, flips)) for look in looks], axis=0)
+    return logits
 
 
 def _classify(model: Classifier, views: NDArray[np.float32]) -> NDArray[np.float32]:

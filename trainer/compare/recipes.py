@@ -44,8 +44,8 @@ WHOLE = replace(DEEP, name="whole", frozen_stages=0, epochs=16, patience=16, kee
 """Every stage learns until the training parts hold nothing more, from brighter and darker copies too; about five times
 the cost of DEEP."""
 
-LONG = replace(WHOLE, name="long", epochs=30, patience=30, batch=32, relight=True)
-"""The same twice as long, in light that is another each time a part is shown."""
+COMMITTEE = replace(WHOLE, name="committee", committee=2)
+"""Two such networks, trained apart; twice the cost of WHOLE, on the device too."""
 
 
 def _frozen(name: str, about: str, scale: float = 1.0, **changes: Any) -> Candidate:
@@ -64,8 +64,8 @@ def _whole(name: str, about: str, **changes: Any) -> Candidate:
     return Candidate(about, replace(WHOLE, name=name, **changes))
 
 
-def _long(name: str, about: str, **changes: Any) -> Candidate:
-    return Candidate(about, replace(LONG, name=name, **changes))
+def _committee(name: str, about: str, **changes: Any) -> Candidate:
+    return Candidate(about, replace(COMMITTEE, name=name, **changes))
 
 
 CANDIDATES = (
@@ -107,10 +107,11 @@ CANDIDATES = (
     _whole("whole", "every stage learns, three times as long, from brighter and darker copies too"),
     _whole("whole-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
     _whole("whole-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
-    _long("long", "every stage learns, twice as long again, in another light each time"),
-    _long("long-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
-    _long("long-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
-    _long("long-both", "the same with that distance and the votes of places", tau=1.0, anomaly=True, places=True),
+    _committee("committee", "two such networks, trained apart, and the mean of their answers"),
+    _committee("committee-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
+    _committee(
+        "committee-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True
+    ),
 )
 
 

@@ -22,7 +22,9 @@ from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
 from trainer.device import CPU
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict
+from trainer.models.build import build
 from trainer.models.classifier import Classifier, Flips
+from trainer.models.committee import of_a_member
 from trainer.recipes import Recipe
 from trainer.run import RunSettings, plan
 
@@ -68,8 +70,8 @@ class Store:
         return self._frames[spec.sha256]
 
     def network(self, candidate: Candidate) -> Classifier:
-        """A new network with ImageNet's weights, its lower stages frozen."""
-        model = Classifier(self.settings(candidate).model)
+        """A new network, or member of a committee, with ImageNet's weights, its lower stages frozen."""
+        model = Classifier(of_a_member(self.settings(candidate).model))
         model.load_imagenet()
         model.backbone.freeze_lower(candidate.recipe.frozen_stages)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,9 +105,11 @@ class Store:
 
     def images_per_second(self, candidate: Candidate) -> float:
         """Images that one CPU second judges, float32, one at a time in PyTorch: to compare recipes by, no more."""
-        key = self._key(candidate, candidate.recipe.flip_average, candidate.recipe.pooling)
+        recipe = candidate.recipe
+        key = self._key(candidate, recipe.flip_average, recipe.pooling, recipe.committee)
         if key not in self._speeds:
-            network, frames = self.network(candidate), self.frames(candidate).images
+            network, frames = build(self.settings(candidate).model), self.frames(candidate).images
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             some = np.resize(np.arange(len(frames)), TIMED_FRAMES)
             predict(network, frames[some])
             start = time.process_time()
@@ -129,8 +133,9 @@ class Store:
         return self._key(candidate, version("lineguard"), decides)
 
     def backbone_fingerprint(self, candidate: Candidate) -> str:
-        """Hash of all that decides how the upper stages learn: recipes that differ in the head alone share them."""
-        learned_by = replace(candidate.recipe.of_the_backbone, tau=0.0, anomaly=False, places=False)
+        """Hash of all that decides how the upper stages learn, once: recipes that differ in the head alone, or in how
+        many such networks are averaged, share them."""
+        learned_by = replace(candidate.recipe.of_the_backbone, tau=0.0, anomaly=False, places=False, committee=1)
         return self.fingerprint(replace(candidate, recipe=learned_by))
 
     def _key(self, candidate: Candidate, *parts: object) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,9 @@ from trainer.models.anomaly import Anomaly
 from trainer.models.backbones import create, kind_of
 from trainer.models.places import Places
 from trainer.models.pooling import POOLS, Pooling
+
+if TYPE_CHECKING:
+    from trainer.models.build import Network
 
 Flips = Literal["none", "horizontal", "vertical", "both"]
 
@@ -147,6 +150,14 @@ class Classifier(nn.Module):
             logits = logits - self.anomaly(standard)
         return logits if self.places is None else logits + features[..., len(self.feature_mean) :]
 
+    def seen(self, frames: Tensor) -> Tensor:
+        """Frames (N, C, H, W) of raw pixel values -> pooled features (N, ``self.features``) of the frame as it is."""
+        return self.embed(self.lower(frames, 0), 0)
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (N, C, H, W) float32 -> logits (N, classes) of one view."""
+        return self.classify(self.pool(*self.backbone.upper(self.backbone.lower(pixels, 0), 0)))
+
     def forward(self, frames: Tensor) -> Tensor:
         """See the class. With flip averaging the views are one batch, in the order of FLIPS."""
         flips = FLIPS[self.config.flip_average]
@@ -155,7 +166,7 @@ class Classifier(nn.Module):
         return logits.reshape(len(flips), len(frames), logits.shape[1]).mean(0)
 
 
-def save_run_model(model: Classifier, classes: Sequence[str], path: Path) -> None:
+def save_run_model(model: Network, classes: Sequence[str], path: Path) -> None:
     """Write weights and (as JSON in the metadata) configuration to one safetensors file."""
     if len(classes) != model.config.classes:
         raise ValueError(f"{len(classes)} class names for a model of {model.config.classes} classes")
@@ -165,7 +176,7 @@ def save_run_model(model: Classifier, classes: Sequence[str], path: Path) -> Non
     save_file(weights, path, metadata)
 
 
-def load_run_model(path: Path) -> tuple[Classifier, list[str]]:
+def load_run_model(path: Path) -> tuple[Network, list[str]]:
     """The model of :func:`save_run_model` in evaluation mode, on the CPU, and its class names in logit order.
 
     Raises InputError where the file is missing, is not such a file, or does not fit its own configuration.

@@ -43,6 +43,10 @@ class FullResolution(Classifier):
         """Normalised pixels (N, C, H, W) float32 -> features (N, ``self.features``)."""
         raise NotImplementedError
 
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (N, C, H, W) float32 -> logits (N, classes)."""
+        return self.classify(self.look(pixels))
+
     def lower(self, frames: Tensor, stages: int) -> Tensor:
         """All features, (N, features, 1, 1) float32, whatever the stages."""
         looked = [self.look(normalised(batch)) for batch in torch.split(frames, self.together)]
