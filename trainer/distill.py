@@ -30,7 +30,8 @@ from trainer.fine_tune import LEAST_STEPS, Fold, set_rate, start
 from trainer.head import validation_score
 from trainer.losses import distillation_loss
 from trainer.models import mobilenet_v3
-from trainer.models.classifier import FLIPS, Classifier, save_run_model
+from trainer.models.classifier import Classifier, save_run_model
+from trainer.models.committee import views_of
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, read_settings, scores_of, write_json
 from trainer.student import begin, student_recipe, student_settings
 from trainer.teacher import Teacher, answers, open_teacher
@@ -119,7 +120,7 @@ def distill(dataset: Dataset, teacher_run: Path, run: Path, wish: Wish, progress
     teacher = open_teacher(teacher_run, dataset)
     recipe = student_recipe(wish.backbone, teacher, wish.epochs)
     settings = student_settings(dataset, teacher, recipe, wish.seed, wish.size)
-    copies = PASSES // len(FLIPS[teacher.settings.model.flip_average])
+    copies = PASSES // len(views_of(teacher.settings.model))
     teaching = Teaching(str(teacher_run), teacher.sha256, wish.temperature, wish.alpha, copies)
     claim(run, settings, teaching)
     lesson = prepare(dataset, teacher, settings, teaching, run, progress)
@@ -139,7 +140,7 @@ def prepare(
     decides = [teaching.teacher_sha256, teaching.copies, settings.recipe.flips, settings.seed, dataset.sha256]
     known = run / Path(CHECKPOINT).with_name("teacher.safetensors")
     given = answers(teacher, shown, copies, known, json.dumps(decides), progress)
-    return Lesson(splits, copies, FLIPS[teacher.settings.model.flip_average], given)
+    return Lesson(splits, copies, views_of(teacher.settings.model), given)
 
 
 def learn(

@@ -18,7 +18,8 @@ from calibration.scores import Scores
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset, read_dataset
 from trainer.features import Progress, silent
-from trainer.models.classifier import FLIPS, load_run_model
+from trainer.models.classifier import load_run_model
+from trainer.models.committee import views_of
 from trainer.onnx_graph import MAX_BATCH, export_core, run_logits, session, with_normalisation, with_views
 from trainer.parity import ParityFigures, check, compare, reference_rule
 from trainer.quantise import check_integer, quantise
@@ -80,7 +81,7 @@ def export_run(
 
     progress("exporting FP32", 0, 1)
     core = export_core(model, settings.spec.shape)
-    views = FLIPS[settings.model.flip_average]
+    views = views_of(settings.model)
     models = {"fp32": with_views(with_normalisation(core), views)}
     _check_against_torch(run, settings, models["fp32"], folds["val"])
     progress("exporting FP32", 1, 1)

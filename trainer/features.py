@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.device import device_of
 from trainer.models.build import Network
-from trainer.models.classifier import Classifier, Flips
+from trainer.models.classifier import FLIPS, Classifier, Flips, Views
 
 Pixels = NDArray[np.uint8]
 """Preprocessed frames: uint8 (n, C, H, W), in memory or mapped from a file."""
@@ -25,14 +25,6 @@ Progress = Callable[[str, int, int], None]
 
 CACHE_BYTES = 8 * 2**30
 FORWARD_BATCH = 16
-
-# Axes of (N, C, H, W) to mirror, for each copy of a frame.
-COPIES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "none": ((),),
-    "horizontal": ((), (3,)),
-    "vertical": ((), (2,)),
-    "both": ((), (3,), (2,), (2, 3)),
-}
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -80,7 +72,7 @@ class Activations:
         keep: Path | None = None,
     ) -> None:
         self.model, self.frames, self.stages = model, frames, stages
-        self.copies = self._computed = COPIES[flips]
+        self.copies = self._computed = FLIPS[flips]
         draw = np.random.default_rng([seed, 1]).uniform(-jitter, jitter, (2, len(self.copies), len(frames)))
         self._light = torch.from_numpy(draw).float()
         self._rows, self._copies = np.arange(len(frames)), np.arange(len(self.copies))
@@ -109,14 +101,14 @@ class Activations:
         """Frames there are to ask for."""
         return len(self._rows)
 
-    def of(self, rows: NDArray[np.int64], flips: Flips) -> Activations:
-        """The same activations, of the frames ``rows`` alone, in their order, and of the copies ``flips``, which must
-        be among those there are; nothing is copied or computed.
+    def of(self, rows: NDArray[np.int64], copies: Views) -> Activations:
+        """The same activations, of the frames ``rows`` alone, in their order, and of ``copies``, which must be among
+        those there are; nothing is copied or computed.
         """
         view = shallow_copy(self)
         view._rows = self._rows[rows]
-        view._copies = np.array([self._copies[self.copies.index(axes)] for axes in COPIES[flips]])
-        view.copies = COPIES[flips]
+        view._copies = np.array([self._copies[self.copies.index(axes)] for axes in copies])
+        view.copies = copies
         return view
 
     def fill(self, progress: Progress, what: str) -> None:

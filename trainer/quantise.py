@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto
 from calibration.errors import InputError
 from trainer.equalise import equalised
 from trainer.features import Progress, silent
+from trainer.models.classifier import Views
 from trainer.observe import (
     MOMENT_FRAMES,
     RANGE_FRAMES,
@@ -28,9 +29,6 @@ from trainer.onnx_graph import initializers, session
 from trainer.qdq import Plan, VariantName, plan_cpu, plan_trt, write_variant
 from trainer.rounding import RoundedConv, round_conv
 from trainer.splitting import split_channels
-
-Views = tuple[tuple[int, ...], ...]
-"""Views of a frame, each as the axes of (N, C, H, W) that are reversed; ((),) is the frame alone."""
 
 
 @dataclass(frozen=True)

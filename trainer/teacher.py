@@ -21,7 +21,8 @@ from trainer.copies import Copies
 from trainer.data.manifest import Dataset
 from trainer.features import Pixels, Progress
 from trainer.models.build import Network
-from trainer.models.classifier import FLIPS, load_run_model
+from trainer.models.classifier import load_run_model
+from trainer.models.committee import views_of
 from trainer.onnx_graph import FRAMES, LOGITS, SCORE_BATCH, export_core, session, with_normalisation, with_views
 from trainer.run import MODEL, RunSettings, read_settings
 
@@ -44,7 +45,7 @@ class Teacher:
 def float_graph(model: Network, settings: RunSettings) -> ModelProto:
     """ONNX of a run's network: `frames` uint8 (N, C, H, W) to `logits`, averaged over its mirrored views."""
     core = export_core(model, settings.spec.shape)
-    return with_views(with_normalisation(core), FLIPS[settings.model.flip_average])
+    return with_views(with_normalisation(core), views_of(settings.model))
 
 
 def open_teacher(run: Path, dataset: Dataset) -> Teacher:

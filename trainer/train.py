@@ -27,7 +27,7 @@ from trainer.fine_tune import Fold, learn, predict_lower
 from trainer.head import adjust_bias, fit_head, learning_set, validation_score
 from trainer.models.attention_crop import AttentionCrop
 from trainer.models.build import build_one
-from trainer.models.classifier import Classifier, save_run_model
+from trainer.models.classifier import FLIPS, Classifier, save_run_model
 from trainer.models.committee import Committee, CommitteeConfig
 from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.recipes import Recipe
@@ -197,7 +197,7 @@ def finish(
         if recipe.tau:
             adjust_bias(model, fold.seen * fold.class_weights.numpy(), recipe.tau, temperature)
         if recipe.anomaly:
-            frames = lower.of(np.arange(len(lower)), "none")
+            frames = lower.of(np.arange(len(lower)), FLIPS["none"])
             features, val = (embed_all(model.eval(), part, progress, "good parts")[0] for part in (frames, lower_val))
             fit_anomaly(model, features, labels, val, fold.val.labels, ok_index)
         if recipe.places:

@@ -19,8 +19,8 @@ from trainer.data.loader import load_split
 from trainer.data.manifest import Dataset
 from trainer.features import predict
 from trainer.models.build import build, config_from_json
-from trainer.models.classifier import FLIPS, ClassifierConfig, load_run_model
-from trainer.models.committee import Committee, CommitteeConfig, of_a_member, with_members
+from trainer.models.classifier import FLIPS, ClassifierConfig, Flips, load_run_model
+from trainer.models.committee import Committee, CommitteeConfig, of_a_member, views_of, with_members
 from trainer.onnx_graph import export_core, run_logits, session, with_normalisation, with_views
 from trainer.quantise import quantise
 from trainer.run import read_settings
@@ -43,11 +43,12 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_logits_are_the_mean_of_the_members(run: Path) -> None:
-    """Of two networks that learned apart; k-centre sees the features of both."""
+    """Of two networks that learned apart, each from its own view; k-centre sees the features of both."""
     model, _ = load_run_model(run / "model.safetensors")
     assert isinstance(model, Committee)
     frames = np.random.default_rng(0).integers(0, 256, (5, 1, 96, 128), dtype=np.uint8)
-    first, second = (predict(member, frames) for member in model)
+    other = np.ascontiguousarray(frames[..., ::-1])
+    first, second = (predict(member, shown) for member, shown in zip(model, (frames, other), strict=True))
     assert np.abs(first - second).max() > 1e-3
     np.testing.assert_allclose(predict(model, frames), (first + second) / 2, atol=1e-5)
     assert model.seen(torch.from_numpy(frames)).shape == (5, model.features)
@@ -83,7 +84,7 @@ def test_a_committee_is_exported_as_one_int8_model(run: Path, dataset: Dataset) 
     """The convolutions of both members are in INT8, but for what they share; FP32 gives the very scores of the run."""
     settings = read_settings(run)
     model, _ = load_run_model(run / "model.safetensors")
-    views = FLIPS[settings.model.flip_average]
+    views = views_of(settings.model)
     train_split, val = (load_split(dataset, settings.spec, name) for name in ("train", "val"))
     core = export_core(model, settings.spec.shape)
     recorded = Scores.read(run / "scores.val.csv").logits
@@ -97,13 +98,28 @@ def test_a_committee_is_exported_as_one_int8_model(run: Path, dataset: Dataset) 
 
 def test_a_configuration_comes_back_from_json_and_builds_what_it_says() -> None:
     """One member is no committee."""
-    plain = ClassifierConfig(classes=3, channels=1, flip_average="both")
+    plain = ClassifierConfig(classes=3, channels=1, flip_average="both")  # four views: no even share for three
     assert with_members(plain, 1) == plain
     config = with_members(plain, 3)
     assert config_from_json(json.loads(json.dumps(config.to_json()))) == config
     model = build(config)
     assert isinstance(model, Committee)
     assert [member.config for member in model] == [of_a_member(config)] * 3 == [plain] * 3
+
+
+@pytest.mark.parametrize(
+    ("flips", "members", "each"),
+    [("both", 2, "vertical"), ("both", 4, "none"), ("horizontal", 2, "none"), ("none", 2, "none"), ("both", 3, "both")],
+)
+def test_members_deal_out_the_views_that_one_network_would_average(flips: Flips, members: int, each: str) -> None:
+    """Each view is one member's where they can be shared evenly; what a member sees is the first one's, mirrored."""
+    config = with_members(ClassifierConfig(classes=2, channels=1, flip_average=flips), members)
+    seen = [views_of(config, number) for number in range(members)]
+    assert of_a_member(config).flip_average == each
+    if len(FLIPS[flips]) % members == 0:
+        assert sorted(view for views in seen for view in views) == sorted(FLIPS[flips])
+    for views in seen:
+        assert [set(view) ^ set(views[0]) for view in views] == [set(view) for view in FLIPS[each]]
 
 
 @pytest.mark.parametrize("members", [0, 1])

@@ -21,11 +21,12 @@ from trainer.compare.recipes import Candidate
 from trainer.compare.statistics import Outcome
 from trainer.compare.store import Store, widest
 from trainer.data.loader import LoadedSplit
-from trainer.features import COPIES, Activations, Progress, embed_all, silent
+from trainer.features import Activations, Progress, embed_all, silent
 from trainer.fine_tune import Fold, learn
 from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import prior_offset
-from trainer.models.classifier import Classifier, Flips
+from trainer.models.classifier import FLIPS, Classifier, Views
+from trainer.models.committee import views_of
 from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.run import write_json
 from trainer.train import start_head
@@ -78,12 +79,13 @@ def run_cell(candidate: Candidate, split: Split, store: Store, progress: Progres
     log_prior = prior_offset(prior, 1.0).numpy()
     if recipe.anomaly or recipe.places:
         # the evidence is weighed against adjusted logits
-        temperature = fit_temperature(_logits(looks, split.val, "none"), fold.val.labels)
+        temperature = fit_temperature(_logits(looks, split.val, [FLIPS["none"]] * len(looks)), fold.val.labels)
         for look in looks:
             adjust_bias(look.model, prior, recipe.tau, temperature)
             _join_evidence(look, fold, split)
         log_prior = np.zeros_like(log_prior)
-    val, test = (_logits(looks, rows, recipe.flip_average) for rows in (split.val, split.test))
+    views = [views_of(store.settings(candidate).model, number) for number in range(len(looks))]
+    val, test = (_logits(looks, rows, views) for rows in (split.val, split.test))
     seconds = time.process_time() - begun + sum(earlier for _, earlier in tuned)
     return Cell(val, test, log_prior, sum(epochs for epochs, _ in tuned), seconds, store.images_per_second(candidate))
 
@@ -92,11 +94,14 @@ def _join_evidence(look: _Look, fold: Fold, split: Split) -> None:
     """The distance to good parts and the votes of places, as far as the recipe has them."""
     recipe = fold.recipe
     if recipe.anomaly:
-        train, held_out = (look.at(rows, "none", recipe.jitter)[0] for rows in (split.train, split.val))
+        train, held_out = (look.at(rows, FLIPS["none"], recipe.jitter)[0] for rows in (split.train, split.val))
         ok_index = look.store.dataset.ok_index
         fit_anomaly(look.model, train, fold.train.labels, held_out, fold.val.labels, ok_index)
     if recipe.places:
-        lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
+        lower, lower_val = (
+            look.lower(split.train, FLIPS[recipe.flips], recipe.jitter),
+            look.lower(split.val, FLIPS["none"]),
+        )
         fit_places(look.model, lower, fold.train.labels, lower_val, fold.val.labels, fold.seed)
 
 
@@ -120,26 +125,28 @@ class _Look:
             if self.is_own or self.candidate.recipe.epochs:
                 self.store.activations(self.candidate, jitter, self.copies)
 
-    def lower(self, rows: NDArray[np.int64], flips: Flips, jitter: float = 0.0) -> Activations:
-        """What the frozen stages make of the copies ``flips`` of ``rows``."""
-        return self.store.activations(self.candidate, jitter, self.copies).of(rows, flips)
+    def lower(self, rows: NDArray[np.int64], views: Views, jitter: float = 0.0) -> Activations:
+        """What the frozen stages make of these views of ``rows``."""
+        return self.store.activations(self.candidate, jitter, self.copies).of(rows, views)
 
-    def at(self, rows: NDArray[np.int64], flips: Flips, jitter: float = 0.0) -> NDArray[np.float32]:
-        """Features of the copies ``flips`` of ``rows``, float32 (copies, rows, features)."""
+    def at(self, rows: NDArray[np.int64], views: Views, jitter: float = 0.0) -> NDArray[np.float32]:
+        """Features of these views of ``rows``, float32 (views, rows, features)."""
         if self.is_own:
-            return embed_all(self.model.eval(), self.lower(rows, flips, jitter), silent, "")
+            return embed_all(self.model.eval(), self.lower(rows, views, jitter), silent, "")
         shared = self.store.features(self.candidate, jitter, self.copies)
-        return np.stack([shared[COPIES[self.copies].index(axes)][rows] for axes in COPIES[flips]])
+        return np.stack([shared[FLIPS[self.copies].index(axes)][rows] for axes in views])
 
 
 def _start(look: _Look, fold: Fold, split: Split) -> float:
     """Fit the head, and give pooling that learns its start, on the network as it is; returns the validation score."""
     recipe = fold.recipe
     if look.is_own:
-        start_pooling(look.model, look.lower(split.train, recipe.flips, recipe.jitter), fold.train.labels, fold.seed)
-    features = look.at(split.train, recipe.flips, recipe.jitter)
+        start_pooling(
+            look.model, look.lower(split.train, FLIPS[recipe.flips], recipe.jitter), fold.train.labels, fold.seed
+        )
+    features = look.at(split.train, FLIPS[recipe.flips], recipe.jitter)
     learned_from = learning_set(features, fold.train.labels, fold.targets, recipe, fold.seed)
-    val = look.at(split.val, "none")[0]
+    val = look.at(split.val, FLIPS["none"])[0]
     return fit_head(look.model, *learned_from, val, fold.val.labels, recipe, fold.class_weights).score
 
 
@@ -152,7 +159,7 @@ def _tune(look: _Look, fold: Fold, number: int, split: Split, progress: Progress
     """
     recipe, model, store = fold.recipe, look.model, look.store
     learned_by = replace(fold, recipe=recipe.of_the_backbone)
-    lower, lower_val = look.lower(split.train, recipe.flips, recipe.jitter), look.lower(split.val, "none")
+    lower, lower_val = look.lower(split.train, FLIPS[recipe.flips], recipe.jitter), look.lower(split.val, FLIPS["none"])
     fingerprint = store.backbone_fingerprint(look.candidate)
     checkpoints = Checkpoints(store.folder / f"{fingerprint}-{split.name}.safetensors", fingerprint)
     mark, now = time.process_time(), 0.0
@@ -175,9 +182,10 @@ def _tune(look: _Look, fold: Fold, number: int, split: Split, progress: Progress
     return at.epoch, sum(line["cpu_seconds"] for line in at.history) - now
 
 
-def _logits(looks: Sequence[_Look], rows: NDArray[np.int64], flips: Flips) -> NDArray[np.float32]:
-    """Mean over the networks and the copies ``flips``, float32 (rows, classes)."""
-    logits: NDArray[np.float32] = np.mean([_classify(look.model, look.at(rows, flips)) for look in looks], axis=0)
+def _logits(looks: Sequence[_Look], rows: NDArray[np.int64], views: Sequence[Views]) -> NDArray[np.float32]:
+    """Mean over the networks, each over its views: float32 (rows, classes)."""
+    each = [_classify(look.model, look.at(rows, own)) for look, own in zip(looks, views, strict=True)]
+    logits: NDArray[np.float32] = np.mean(each, axis=0)
     return logits
 
 

@@ -45,7 +45,7 @@ WHOLE = replace(DEEP, name="whole", frozen_stages=0, epochs=16, patience=16, kee
 the cost of DEEP."""
 
 COMMITTEE = replace(WHOLE, name="committee", committee=2)
-"""Two such networks, trained apart; twice the cost of WHOLE, on the device too."""
+"""Two such networks, trained apart, which deal out the four views: twice the cost to train, the same on the device."""
 
 
 def _frozen(name: str, about: str, scale: float = 1.0, **changes: Any) -> Candidate:
@@ -107,7 +107,7 @@ CANDIDATES = (
     _whole("whole", "every stage learns, three times as long, from brighter and darker copies too"),
     _whole("whole-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
     _whole("whole-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True),
-    _committee("committee", "two such networks, trained apart, and the mean of their answers"),
+    _committee("committee", "two such networks, trained apart; each answers from two of the four views"),
     _committee("committee-adjusted", "the same with logit adjustment, tau 1", tau=1.0),
     _committee(
         "committee-anomaly", "the same, and the distance to the good parts joins the score", tau=1.0, anomaly=True

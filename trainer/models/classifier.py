@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 Flips = Literal["none", "horizontal", "vertical", "both"]
 
-FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
+Views = tuple[tuple[int, ...], ...]
+"""Mirrored views of a frame, each as the axes of (N, C, H, W) that are reversed; ((),) is the frame alone."""
+
+FLIPS: dict[str, Views] = {
     "none": ((),),
     "horizontal": ((), (3,)),
     "vertical": ((), (2,)),
     "both": ((), (3,), (2,), (2, 3)),
 }
-"""The views of a frame that each choice of flips looks at, as the axes of (N, C, H, W) that are reversed."""
+"""The views of a frame that each choice of flips looks at."""
 
 PIXEL_MEAN = 127.0
 PIXEL_SCALE = 128.0
