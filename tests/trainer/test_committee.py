@@ -122,6 +122,22 @@ def test_members_deal_out_the_views_that_one_network_would_average(flips: Flips,
         assert [set(view) ^ set(views[0]) for view in views] == [set(view) for view in FLIPS[each]]
 
 
+def test_a_frame_mirrored_by_a_dealt_view_gets_the_same_answer() -> None:
+    """What a student may rely on: it is shown mirrored frames that its teacher has not been asked about."""
+    torch.manual_seed(0)
+    config = with_members(ClassifierConfig(classes=3, channels=1, flip_average="both"), 2)
+    model = build(config).eval()
+    assert isinstance(model, Committee)
+    for member in model:
+        torch.nn.init.normal_(member.linear.weight)
+    frames = torch.randint(0, 256, (2, 1, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        plain, upside_down, sideways = (model(frames.flip(axes)) for axes in ((), (2,), (3,)))
+    assert views_of(config) == ((), (2,))
+    torch.testing.assert_close(upside_down, plain)
+    assert not torch.allclose(sideways, plain)
+
+
 @pytest.mark.parametrize("members", [0, 1])
 def test_a_committee_of_fewer_than_two_is_refused(members: int) -> None:
     """The configuration of a model file is input too."""
