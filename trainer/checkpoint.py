@@ -78,6 +78,14 @@ class State:
         for moments in self.optimiser.state.values():
             moments.update({name: moments[name].to(device) for name in MOMENTS if name in moments})
 
+    def descend(self, loss: Tensor, memory: float) -> float:
+        """One step down the gradient of ``loss``, which moves the average as well; returns the loss."""
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.step(memory)
+        return loss.item()
+
     def step(self, memory: float) -> None:
         """Count a step and move the average; its memory (0..1) grows from nothing, so that it forgets the
         start.

@@ -239,11 +239,7 @@ def study(
             given = lesson.answers[torch.from_numpy(copies), torch.from_numpy(rows)]
             temperature, alpha = (1.0, 0.0) if teaching is None else (teaching.temperature, teaching.alpha)
             loss = distillation_loss(logits, given, wanted, temperature, alpha)
-            state.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            state.optimiser.step()
-            state.step(recipe.ema)
-            losses.append(loss.item())
+            losses.append(state.descend(loss, recipe.ema))
             progress(f"epoch {epoch + 1} of {recipe.epochs}", len(losses), steps)
         with state.averaged_weights():
             val_logits = predict(model, fold.val.images)

@@ -141,11 +141,7 @@ def fine_tune(
             shown = lower.get(rows, copies).to(device)
             logits = model.classify(model.embed(shown, recipe.frozen_stages))
             loss = focal_loss(logits, targets[torch.from_numpy(rows)], recipe.gamma, class_weights)
-            state.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            state.optimiser.step()
-            state.step(recipe.ema)
-            losses.append(loss.item())
+            losses.append(state.descend(loss, recipe.ema))
             progress(f"epoch {epoch + 1} of {recipe.epochs}", len(losses), steps)
         with state.averaged_weights():
             val_logits = predict_lower(model, lower_val)

@@ -97,7 +97,12 @@ def train(
         _learn(network, fold, number, lower, lower_val, checkpoints, progress, device)
         for number, network in enumerate(networks)
     ]
-    score = _score(networks, trained, fold, lower, lower_val, progress)
+    scores = [at.best_score for at in trained]
+    if recipe.retrain_head:
+        scores = [start_head(network, fold, lower, lower_val, progress) for network in networks]
+    score = scores[0]
+    if recipe.committee > 1:
+        score, _ = validation_score(mean_logits(networks, lower_val), fold.val.labels)
     finish(networks, fold, lower, lower_val, dataset.ok_index, progress)
     model = Committee(settings.model, networks) if isinstance(settings.model, CommitteeConfig) else networks[0]
 
@@ -143,23 +148,6 @@ def _learn(
         return start_head(model, learned_by, lower, lower_val, progress)
 
     return learn(model, learned_by, number, lower, lower_val, begin, checkpoints, device, progress, checkpoints.save)
-
-
-def _score(
-    networks: Sequence[Classifier],
-    trained: Sequence[Progressed],
-    fold: Fold,
-    lower: Activations,
-    lower_val: Activations,
-    progress: Progress,
-) -> float:
-    """See `TrainResult.val_score`; fits the heads anew where the recipe says so."""
-    scores = [at.best_score for at in trained]
-    if fold.recipe.retrain_head:
-        scores = [start_head(network, fold, lower, lower_val, progress) for network in networks]
-    if len(networks) == 1:
-        return scores[0]
-    return validation_score(mean_logits(networks, lower_val), fold.val.labels)[0]
 
 
 def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Activations, progress: Progress) -> float:
