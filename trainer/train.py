@@ -93,14 +93,11 @@ def train(
     lower_val = Activations(networks[0], fold.val.images, recipe.frozen_stages)
     lower_val.fill(progress, "frozen layers (validation)")
     checkpoints = Checkpoints(run / CHECKPOINT, settings.fingerprint)
-    trained = [
+    learned = [
         _learn(network, fold, number, lower, lower_val, checkpoints, progress, device)
         for number, network in enumerate(networks)
     ]
-    scores = [at.best_score for at in trained]
-    if recipe.retrain_head:
-        scores = [start_head(network, fold, lower, lower_val, progress) for network in networks]
-    score = scores[0]
+    trained, score = [at for at, _ in learned], learned[0][1]
     if recipe.committee > 1:
         score, _ = validation_score(mean_logits(networks, lower_val), fold.val.labels)
     finish(networks, fold, lower, lower_val, dataset.ok_index, progress)
@@ -139,15 +136,18 @@ def _learn(
     checkpoints: Checkpoints,
     progress: Progress,
     device: torch.device,
-) -> Progressed:
-    """Fit the head and let the upper backbone learn, from the checkpoint on where there is one; the best is kept."""
+) -> tuple[Progressed, float]:
+    """Fit the head and let the upper backbone learn, from the checkpoint on where there is one; the best is kept, its
+    head fitted anew where the recipe says so. Returns the validation score as well.
+    """
     learned_by = replace(fold, recipe=fold.recipe.of_the_backbone)
 
     def begin() -> float:
         start_pooling(model, lower, fold.train.labels, fold.seed)
         return start_head(model, learned_by, lower, lower_val, progress)
 
-    return learn(model, learned_by, number, lower, lower_val, begin, checkpoints, device, progress, checkpoints.save)
+    at = learn(model, learned_by, number, lower, lower_val, begin, checkpoints, device, progress, checkpoints.save)
+    return at, start_head(model, fold, lower, lower_val, progress) if fold.recipe.retrain_head else at.best_score
 
 
 def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Activations, progress: Progress) -> float:
