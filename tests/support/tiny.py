@@ -174,16 +174,7 @@ def tiny_contents(
         paired_catches=0,
     )
     variant = Variant(model="model.cpu.onnx", rule=rule, parity=parity, baseline=counts)
-    members: dict[str, bytes] = {"model.cpu.onnx": model, "report.html": b"<html></html>", "sbom.cdx.json": b"{}"}
-    expected: list[dict[str, Any]] = []
-    for i, (frame, scratched) in enumerate(parts(8, every=2, seed=5)):
-        png = cv2.imencode(".png", frame)[1].tobytes()
-        members[f"golden/{i:03d}.png"] = png
-        row = logits_of(model, spec.apply(frame)[None])[0]
-        expected.append(
-            {"frame": f"golden/{i:03d}.png", "label": CLASSES[int(scratched)], "logits": {"cpu": row.tolist()}}
-        )
-    members["golden/expected.json"] = json.dumps(expected).encode()
+    members = {"model.cpu.onnx": model, "report.html": b"<html></html>", "sbom.cdx.json": b"{}"}
     manifest = Manifest(
         name=name,
         created=datetime(2026, 1, 1, tzinfo=timezone.utc),
@@ -208,7 +199,19 @@ def tiny_contents(
             input_size_reason="chosen for tests",
         ),
     )
-    return manifest, members
+    return manifest, members | tiny_goldens(spec, model)
+
+
+def tiny_goldens(spec: PreprocessSpec, model: bytes) -> dict[str, bytes]:
+    """Members of a bundle: eight frames, and what the model says of them."""
+    members: dict[str, bytes] = {}
+    expected: list[dict[str, Any]] = []
+    for i, (frame, scratched) in enumerate(parts(8, every=2, seed=5)):
+        name = f"golden/{i:03d}.png"
+        members[name] = cv2.imencode(".png", frame)[1].tobytes()
+        row = logits_of(model, spec.apply(frame)[None])[0]
+        expected.append({"frame": name, "label": CLASSES[int(scratched)], "logits": {"cpu": row.tolist()}})
+    return members | {"golden/expected.json": json.dumps(expected).encode()}
 
 
 def tiny_bundle(path: Path, **overrides: Any) -> Path:
