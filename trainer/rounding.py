@@ -25,6 +25,9 @@ BIAS_LIMIT = 2.0**30
 
 LEAST_DAMPING = 0.01
 
+BLOCK = 64
+"""Weights whose errors reach those behind them in one matrix product ("lazy batch-updates", GPTQ section 3.3)."""
+
 
 @dataclass(frozen=True)
 class RoundedConv:
@@ -89,10 +92,14 @@ def compensated_rounding(weight: Doubles, scale: Doubles, moments: Moments, neig
     places = np.broadcast_to(order[:, None, :], weight.shape)
     left = np.take_along_axis(weight, places, axis=2)
     rounded = np.zeros_like(left)
-    for k in range(size):
-        low, high = bounds(rounded, order[:, k], neighbours, LEVELS)
-        whole = np.clip(np.round(left[:, :, k] / scale), low, high)
-        error = (left[:, :, k] - whole * scale) / upper[:, k, k, None]
-        left[:, :, k + 1 :] -= error[:, :, None] * upper[:, None, k, k + 1 :]
-        np.put_along_axis(rounded, places[:, :, k, None], whole[:, :, None], axis=2)
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        errors = np.empty((*scale.shape, stop - start))
+        for k in range(start, stop):
+            low, high = bounds(rounded, order[:, k], neighbours, LEVELS)
+            whole = np.clip(np.round(left[:, :, k] / scale), low, high)
+            error = errors[:, :, k - start] = (left[:, :, k] - whole * scale) / upper[:, k, k, None]
+            left[:, :, k + 1 : stop] -= error[:, :, None] * upper[:, None, k, k + 1 : stop]
+            np.put_along_axis(rounded, places[:, :, k, None], whole[:, :, None], axis=2)
+        left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
     return rounded

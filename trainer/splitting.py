@@ -123,7 +123,7 @@ def _copies(block: Block, spans: Spans, moments: dict[str, Moments], weights: Ar
     depth = weights[block.depth.input[1]].astype(np.float64)
     mix = weights[block.mix.input[1]].astype(np.float64).reshape(len(weights[block.mix.input[1]]), -1)
     seen = moments[block.mix.name]
-    variance = np.einsum("ok,kl,ol->o", mix, seen.covariance[0], mix)
+    variance = (mix @ seen.covariance[0] * mix).sum(axis=1)
     worth = (mix**2 / np.maximum(variance, 1e-9)[:, None]).mean(axis=0)
     taps = depth.reshape(len(depth), -1)
     # errors of neighbouring pixels are independent on texture, equal on smooth channels: take the worse

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from calibration.errors import InputError
+from trainer import rounding
 from trainer.equalise import equalised
 from trainer.observe import (
     Moments,
@@ -222,6 +223,20 @@ def test_compensated_rounding_beats_rounding_to_nearest(seed: int, groups: int, 
     assert np.abs(found).max() <= 127
     # greedy, so a small set of unlucky draws may be worse; never by much
     assert error(found) <= 1.6 * error(nearest) + 1e-9
+
+
+@pytest.mark.parametrize("block", [1, 7, 10_000])
+def test_blocks_do_not_change_what_is_rounded(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are a way of computing: one weight at a time, or all in one block, gives the same whole numbers."""
+    r = np.random.default_rng(0)
+    groups, rows, size = 2, 6, 3 * rounding.BLOCK + 5
+    mixing = r.normal(size=(groups, size, size))
+    weight = r.normal(size=(groups, rows, size))
+    moments = Moments(np.zeros((groups, size)), mixing @ mixing.transpose(0, 2, 1), 100_000)
+    task = (weight, np.abs(weight).max(axis=2) / 20, moments, np.empty((0, size), np.int64))
+    expected = compensated_rounding(*task)
+    monkeypatch.setattr(rounding, "BLOCK", block)
+    np.testing.assert_array_equal(compensated_rounding(*task), expected)
 
 
 def test_the_mean_error_of_rounding_goes_into_the_bias() -> None:
