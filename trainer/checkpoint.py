@@ -113,13 +113,17 @@ class State:
         Breiman et al. 1984): a small fold cannot tell such epochs apart, and the later one has averaged more. With an
         infinite ``error`` that is always this one.
         """
-        self.at.epoch += 1
+        self.count_epoch({"val_score": score, **notes})
         if score < self.at.best_score:
             self.at.best_score, self.at.best_epoch = score, self.at.epoch
         if score <= self.at.best_score + error:
             self.at.kept_epoch = self.at.epoch
             self.best = {name: tensor.clone() for name, tensor in self.averaged.items()}
-        self.at.history.append({"epoch": self.at.epoch, "val_score": score, **notes})
+
+    def count_epoch(self, notes: dict[str, float]) -> None:
+        """Record an epoch that nothing is chosen by."""
+        self.at.epoch += 1
+        self.at.history.append({"epoch": self.at.epoch, **notes})
 
     def save(self, path: Path, fingerprint: str) -> None:
         """Write atomically. ``fingerprint`` says what is being trained (see :meth:`restore`)."""

@@ -19,6 +19,7 @@ from trainer.features import Activations, Progress, embed_all, silent
 from trainer.head import validation_score
 from trainer.losses import focal_loss, sample_weights
 from trainer.models.classifier import Classifier
+from trainer.precision import learns_in
 from trainer.recipes import Recipe
 
 LEAST_STEPS = 16
@@ -120,16 +121,17 @@ def fine_tune(
 
     AdamW (Loshchilov & Hutter, ICLR 2019), cosine learning rate after a warm-up, running average of the
     weights; stops early when the validation score has not improved for ``recipe.patience`` epochs. With
-    ``recipe.keep_last`` the best weights are the last.
+    ``recipe.keep_last`` the best weights are the last, and no epoch but that is validated.
     """
     recipe, device = fold.recipe, device_of(model)
+    precision = learns_in(recipe, device)
     targets, class_weights = torch.from_numpy(fold.targets).to(device), fold.class_weights.to(device)
     steps = max(len(fold.train.labels) // recipe.batch, LEAST_STEPS)
 
     def rows_of_a_round(rng: np.random.Generator) -> NDArray[np.int64]:
         return sample_rows(fold.train.labels, recipe.sampling, rng)
 
-    while state.at.epoch < recipe.epochs and state.at.epoch - state.at.best_epoch < recipe.patience:
+    while not is_over(state.at, recipe):
         epoch, losses = state.at.epoch, []
         torch.manual_seed(fold.seed * 10_007 + epoch)  # of dropout
         model.train()
@@ -138,18 +140,32 @@ def fine_tune(
         key = (fold.seed, epoch)
         for rows, copies in draw_batches(len(targets), len(lower.copies), steps, recipe.batch, key, rows_of_a_round):
             set_rate(state.optimiser, recipe, state.at.step / (recipe.epochs * steps))
-            shown = lower.get(rows, copies).to(device)
-            logits = model.classify(model.embed(shown, recipe.frozen_stages))
+            shown = lower.get(rows, copies).to(device, precision)
+            maps = model.backbone.upper(shown, recipe.frozen_stages)
+            logits = model.classify(model.pool(*(part.float() for part in maps)))
             loss = focal_loss(logits, targets[torch.from_numpy(rows)], recipe.gamma, class_weights)
             losses.append(state.descend(loss, recipe.ema))
             progress(f"epoch {epoch + 1} of {recipe.epochs}", len(losses), steps)
-        with state.averaged_weights():
-            val_logits = predict_lower(model, lower_val)
-            score, error = validation_score(val_logits, fold.val.labels)
-            accuracy = float((val_logits.argmax(1) == fold.val.labels).mean())
-            allowed = math.inf if recipe.keep_last else error
-            state.finish_epoch(score, allowed, {"loss": float(np.mean(losses)), "val_accuracy": accuracy})
+        notes = {"loss": float(np.mean(losses))}
+        if recipe.keep_last and epoch + 1 < recipe.epochs:
+            state.count_epoch(notes)
+        else:
+            _judge(model, fold, lower_val, state, notes)
         yield state.at
+
+
+def is_over(at: Progressed, recipe: Recipe) -> bool:
+    """Whether no epoch is left, or patience has run out."""
+    return at.epoch >= recipe.epochs or (not recipe.keep_last and at.epoch - at.best_epoch >= recipe.patience)
+
+
+def _judge(model: Classifier, fold: Fold, lower_val: Activations, state: State, notes: dict[str, float]) -> None:
+    """Finish an epoch by the validation score of the averaged weights."""
+    with state.averaged_weights():
+        logits = predict_lower(model, lower_val)
+    score, error = validation_score(logits, fold.val.labels)
+    accuracy = float((logits.argmax(1) == fold.val.labels).mean())
+    state.finish_epoch(score, math.inf if fold.recipe.keep_last else error, {**notes, "val_accuracy": accuracy})
 
 
 def predict_lower(model: Classifier, lower: Activations) -> NDArray[np.float32]:

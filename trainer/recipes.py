@@ -9,6 +9,7 @@ from typing import Any
 from calibration.errors import InputError
 from trainer.data.sampling import SAMPLINGS, Sampling
 from trainer.models.classifier import FLIPS, Flips
+from trainer.models.efficientnet_lite import SIZES
 from trainer.models.pooling import Pooling
 
 PIXEL_BUDGET = 640 * 640
@@ -39,8 +40,10 @@ class Recipe:
         ema: 0 <= ema < 1, memory per step of the averaged weights, which are the ones kept.
         patience: epochs without a better validation score before stopping early. The first epochs at a high rate
             are worse than the head they start from, and the last ones far better: keep it above half of the epochs.
-        keep_last: the last epoch's weights are kept, instead of the latest that validate as well as the best: for
-            validation folds of so few groups that they would throw a long training away.
+        keep_last: the last epoch's weights are kept, whatever patience says, instead of the latest that validate as
+            well as the best: for validation folds of so few groups that they would throw a long training away.
+        bfloat16: the backbone learns in numbers of eight bits of precision, where the CPU computes with them; weights,
+            head and every score stay float32. See trainer.precision.
         committee: >= 1, networks trained apart from one head, whose logits are averaged: see trainer.models.committee.
         gamma: >= 0, of the focal loss; 0 is cross-entropy.
         balance: 0..1, beta of the class weights (Cui et al. 2019); 0 weighs every sample alike, 1 by inverse frequency.
@@ -79,6 +82,7 @@ class Recipe:
     ema: float = 0.99
     patience: int = 6
     keep_last: bool = False
+    bfloat16: bool = False
     committee: int = 1
     gamma: float = 0.0
     balance: float = 0.99
@@ -138,6 +142,8 @@ class Recipe:
             raise InputError(f"recipe {self.name}: smote needs frozen features; set epochs to 0, or retrain_head")
         if self.committee > 1 and not self.epochs:
             raise InputError(f"recipe {self.name}: a committee is of backbones that learn; set epochs above 0")
+        if self.bfloat16 and self.backbone not in SIZES:
+            raise InputError(f"recipe {self.name}: bfloat16 is for {', '.join(SIZES)}; set it to false")
         if self.retrain_head and not self.epochs:
             raise InputError(f"recipe {self.name}: retrain_head follows a backbone that learned; set epochs above 0")
 

@@ -29,6 +29,7 @@ from trainer.models.attention_crop import AttentionCrop
 from trainer.models.build import build_one
 from trainer.models.classifier import FLIPS, Classifier, save_run_model
 from trainer.models.committee import Committee, CommitteeConfig
+from trainer.precision import as_computed
 from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.recipes import Recipe
 from trainer.run import CHECKPOINT, LOG, MODEL, SETTINGS, RunSettings, claim, plan, scores_of, write_json
@@ -80,6 +81,7 @@ def train(
     """
     started = time.monotonic()
     keep_freed_memory()
+    recipe = as_computed(recipe, device)
     settings = plan(dataset, recipe, seed, size)
     if recipe.tau:
         _check_every_class(dataset, recipe)

@@ -34,15 +34,14 @@ class Candidate:
 FROZEN = Recipe(BASELINE, frozen_stages=5, flips="none", balance=0.0)
 """Logistic regression on frozen ImageNet features, plain cross-entropy."""
 
-TUNED = replace(FROZEN, name="fine-tuned", epochs=6, flips="both", flip_average="both")
+TUNED = replace(FROZEN, name="fine-tuned", epochs=6, flips="both", flip_average="both", bfloat16=True)
 """The upper two stages learn as well; the answer is the mean over four mirrored views."""
 
 DEEP = replace(TUNED, name="deep", frozen_stages=3, epochs=5, sampling="square-root")
 """The upper four stages learn, shown rare classes more often; about one and a half times the cost of TUNED."""
 
-WHOLE = replace(DEEP, name="whole", frozen_stages=0, epochs=16, patience=16, keep_last=True, jitter=0.15)
-"""Every stage learns until the training parts hold nothing more, from brighter and darker copies too; about five times
-the cost of DEEP."""
+WHOLE = replace(DEEP, name="whole", frozen_stages=0, epochs=16, keep_last=True, jitter=0.15)
+"""Every stage learns until the training parts hold nothing more, from brighter and darker copies too."""
 
 COMMITTEE = replace(WHOLE, name="committee", committee=2)
 """Two such networks, trained apart, which deal out the four views: twice the cost to train, the same on the device."""

@@ -25,6 +25,7 @@ from trainer.features import Activations, Progress, embed_all, keep_freed_memory
 from trainer.models.build import build
 from trainer.models.classifier import Classifier, Flips
 from trainer.models.committee import of_a_member
+from trainer.precision import as_computed
 from trainer.recipes import Recipe
 from trainer.run import RunSettings, plan
 
@@ -124,7 +125,7 @@ class Store:
         """
         adjusted_first = candidate.recipe.anomaly or candidate.recipe.places
         left_out = ("name",) if adjusted_first else ("name", "tau")
-        recipe = candidate.recipe.to_json()
+        recipe = as_computed(candidate.recipe, self.device).to_json()
         usual = Recipe("").to_json()
         unusual = {field: value for field, value in recipe.items() if value != usual[field]}
         decides = {field: value for field, value in unusual.items() if field not in left_out}

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calibration.errors import InputError
+from trainer.models.depthwise import depthwise
 
 BN_EPS = 1e-3
 
@@ -60,7 +61,9 @@ class ConvNorm(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride)), float32."""
+        """(N, inputs, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride)), float32; in training as x, where
+        bfloat16 will do as well.
+        """
         if self.stride > 1:
             top, bottom = same_padding(x.shape[2], self.kernel, self.stride)
             left, right = same_padding(x.shape[3], self.kernel, self.stride)
@@ -74,6 +77,9 @@ class ConvNorm(nn.Module):
         scale = self.norm.weight / torch.sqrt(variance + self.norm.eps)
         weight = self.conv.weight * scale[:, None, None, None]
         bias = self.norm.bias - mean * scale
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        if x.dtype == torch.bfloat16 and self.groups > 1:
+            return depthwise(x, weight, bias, self.stride, self.padding)
         return F.conv2d(x, weight, bias, self.stride, self.padding, 1, self.groups)
 
 
