@@ -123,6 +123,7 @@ def _facts(result: Comparison, page: Path) -> dict[str, Any]:
         "overkill": result.overkill,
         "cells": result.cells,
         "computed": result.computed,
+        "learned_in": result.learned_in,
     }
     return {**facts, **{lines.protocol: [asdict(row) for row in lines.rows] for lines in result.tables}}
 

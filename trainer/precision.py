@@ -7,6 +7,7 @@ gradients that flow back. What is fitted before and after, and every score, is f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -27,3 +28,8 @@ def learns_in(recipe: Recipe, device: torch.device) -> torch.dtype:
 def as_computed(recipe: Recipe, device: torch.device) -> Recipe:
     """The recipe that says what is done on this machine: without bfloat16 where `learns_in` says float32."""
     return replace(recipe, bfloat16=learns_in(recipe, device) == torch.bfloat16)
+
+
+def precision_of(recipes: Iterable[Recipe], device: torch.device) -> str:
+    """ "bfloat16" where the networks of one of the recipes learn in it on ``device``, else "float32"."""
+    return "bfloat16" if any(as_computed(recipe, device).bfloat16 for recipe in recipes) else "float32"

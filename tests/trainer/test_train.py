@@ -132,14 +132,18 @@ def test_of_epochs_that_validation_cannot_tell_apart_the_latest_is_kept() -> Non
 
 
 def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where validation thinks nothing of any epoch the head alone is kept; with `keep_last` the end is."""
+    """Where validation thinks nothing of any epoch the head alone is kept, and patience ends it; with `keep_last` the
+    end is, which alone is validated.
+    """
     monkeypatch.setattr("trainer.fine_tune.validation_score", lambda *_: (9.0, 0.01))
     dataset = parts(tmp_path / "images")
     kept = {}
     for keep_last in (False, True):
-        run = train(dataset, tmp_path / str(keep_last), replace(SMALL, epochs=1, keep_last=keep_last), 0)
+        recipe = replace(SMALL, epochs=2, patience=1, keep_last=keep_last)
+        run = train(dataset, tmp_path / str(keep_last), recipe, 0)
         kept[keep_last] = (run.epochs, run.kept_epoch)
-    assert kept == {False: (1, 0), True: (1, 1)}
+    assert kept == {False: (1, 0), True: (2, 2)}
+    assert ["val_score" in line for line in log_lines(tmp_path / "True")] == [False, True]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def render(comparison: Comparison) -> str:
     about = (
         f"{len(truth.labels)} images of {len(set(truth.groups))} parts or lots, {defects} of them defects; classes "
         f"{', '.join(truth.classes)} (good: {truth.classes[truth.ok_index]}). {comparison.folds} folds, "
-        f"{comparison.seeds} seed(s), {comparison.cells} trainings."
+        f"{comparison.seeds} seed(s), {comparison.cells} trainings, networks in {comparison.learned_in}."
     )
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',

@@ -33,6 +33,7 @@ from trainer.compare.workers import Task, compute
 from trainer.data.manifest import Dataset
 from trainer.device import CPU
 from trainer.features import Progress
+from trainer.precision import precision_of
 from trainer.run import write_json
 
 VERSION = 1
@@ -91,6 +92,7 @@ class Comparison:
     Attributes:
         out: its folder. data: name of the dataset. truth: labels, groups and classes of the images.
         folds, seeds, overkill: as asked for. cells: in all. computed: in this call.
+        learned_in: "bfloat16" or "float32", the numbers that networks learned in.
         tables: of the grouped folds and, where asked for, of random ones.
     """
 
@@ -102,6 +104,7 @@ class Comparison:
     overkill: float
     cells: int
     computed: int
+    learned_in: str
     tables: tuple[Table, ...]
 
 
@@ -135,7 +138,7 @@ def compare(
     splits = {protocol: make_splits(dataset, protocol, folds, seeds) for protocol in protocols}
     claim(out, dataset, folds)
     truth = Truth(dataset.labels(), tuple(item.group for item in dataset.items), dataset.classes, dataset.ok_index)
-    store = Store(dataset, out / CACHE, progress)
+    store = Store(dataset, out / CACHE, progress, device)
     every = [split for protocol in protocols for split in splits[protocol]]
     computed = compute(_missing(out, candidates, every, store), dataset, out, jobs, device, progress)
     tables = []
@@ -143,7 +146,8 @@ def compare(
         cells = {c.name: _cells(out, store.fingerprint(c), splits[protocol]) for c in candidates}
         tables.append(_table(protocol, candidates, cells, splits[protocol], store, truth, overkill, draws))
     total = len(candidates) * len(every)
-    return Comparison(out, dataset.name, truth, folds, seeds, overkill, total, computed, tuple(tables))
+    learned_in = precision_of([candidate.recipe for candidate in candidates], device)
+    return Comparison(out, dataset.name, truth, folds, seeds, overkill, total, computed, learned_in, tuple(tables))
 
 
 def _missing(out: Path, candidates: Sequence[Candidate], splits: Sequence[Split], store: Store) -> list[Task]:
