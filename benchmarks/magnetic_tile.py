@@ -76,7 +76,8 @@ def section(found: Any) -> str:
         "out-of-fold figures,",
         "mean over seeds, 95 % bootstrap over groups in brackets; + better, - worse than the baseline, ~ not",
         "distinguishable (corrected resampled t-test over the cells). Macro-F1, balanced accuracy and recall are of",
-        "the class called (docs/adr/0038); beside them balanced accuracy of the likeliest class.",
+        "the class called (docs/adr/0038); beside them balanced accuracy of the likeliest class. Networks learned in",
+        f"{found['learned_in']} (docs/adr/0040).",
     ]
     titles = {"grouped": "Grouped folds", "random": "Random folds: near-twins on both sides"}
     for protocol, title in titles.items():

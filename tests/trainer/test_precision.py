@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.precision import WAYS, ratio, seconds
 from calibration.errors import InputError
 from tests.trainer.test_train import SMALL, parts
 from trainer.compare.recipes import BY_NAME, CANDIDATES, Candidate
@@ -129,6 +130,14 @@ def test_a_run_says_what_it_was_computed_in(tmp_path: Path) -> None:
     assert asked["bfloat16"] == (learns_in(HALF, CPU) == torch.bfloat16)
     kept = load_file(run / "model.safetensors").values()
     assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_the_benchmark_times_every_way_in_every_turn() -> None:
+    """Ratios are of turns, so that a machine that slows down slows both."""
+    taken = seconds(frozen=5, batch=2, size=64, turns=2)
+    assert list(taken) == list(WAYS)
+    assert all(len(times) == 2 and min(times) > 0 for times in taken.values())
+    assert ratio([4.0, 8.0], [2.0, 4.0]) == "2.00 [2.00, 2.00]"
 
 
 def test_a_backbone_that_cannot_is_refused() -> None:
