@@ -43,6 +43,11 @@ FEWEST_FOLDS, MOST_FOLDS = 3, 20
     show_default=True,
     help="Share of good parts rejected at which escapes are counted.",
 )
+@click.option(
+    "--against",
+    metavar="RECIPE",
+    help="Recipe that the others are told apart from, compared as well. Default: the baseline.",
+)
 @click.option("--random-split", is_flag=True, help="Add folds that cut groups: shows what leakage would pretend.")
 @click.option(
     "--jobs",
@@ -60,6 +65,7 @@ def compare_command(
     folds: int,
     seeds: int,
     overkill: float,
+    against: str | None,
     random_split: bool,
     jobs: int | None,
     device: str,
@@ -72,7 +78,7 @@ def compare_command(
     """
     dataset = read_dataset(data)
     from trainer.compare.folds import PROTOCOLS
-    from trainer.compare.recipes import affordable, pick
+    from trainer.compare.recipes import BASELINE, affordable, pick
     from trainer.compare.report import render
     from trainer.compare.run import CHOSEN, compare
     from trainer.compare.workers import usual_jobs
@@ -80,6 +86,9 @@ def compare_command(
 
     names = None if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
     candidates = pick(names)
+    if against is not None:
+        pick([against], "--against")
+        candidates = pick(names if names is None else [*names, against])
     if names is None:
         candidates = affordable(candidates, dataset.frame_heights, dataset.frame_widths)
     protocols = PROTOCOLS if random_split else PROTOCOLS[:1]
@@ -95,6 +104,7 @@ def compare_command(
             progress,
             jobs=jobs or (1 if device == "cuda" else usual_jobs()),
             device=device_named(device),
+            against=against or BASELINE,
         )
     page = out / "compare.html"
     page.write_text(render(result), encoding="utf-8")
@@ -123,19 +133,21 @@ def _facts(result: Comparison, page: Path) -> dict[str, Any]:
         "overkill": result.overkill,
         "cells": result.cells,
         "computed": result.computed,
+        "against": result.tables[0].against,
         "learned_in": result.learned_in,
     }
     return {**facts, **{lines.protocol: [asdict(row) for row in lines.rows] for lines in result.tables}}
 
 
 def _table(result: Comparison, lines: Lines) -> Table:
-    """The table on a terminal: levels, with a mark where the difference to the baseline is beyond chance."""
-    from trainer.compare.report import DECISIVE, FIGURES
+    """The table on a terminal: levels, with a mark where the difference is beyond chance."""
+    from trainer.compare.report import DECISIVE, FIGURES, the
 
     marks = {None: "~", True: "+", False: "-"}
     table = Table(
         title=f"{result.data}: {result.folds} {lines.protocol} folds, {result.seeds} seed(s); escape at "
-        f"{result.overkill:.0%} overkill; 95 % intervals\n+ better, - worse than the baseline, ~ not distinguishable",
+        f"{result.overkill:.0%} overkill; 95 % intervals\n"
+        f"+ better, - worse than {the(lines.against)}, ~ not distinguishable",
         title_justify="left",
         min_width=78,
     )

@@ -96,6 +96,33 @@ def test_a_second_run_computes_nothing_and_answers_the_same(data: Path, compared
     assert time.process_time() - begun < 20
 
 
+def test_any_recipe_may_be_the_one_that_others_are_told_apart_from(data: Path, compared: dict[str, Any]) -> None:
+    """Nothing is trained for it; its difference to the baseline is the baseline's to it with the other sign."""
+    words = (data, "--out", compared["out"], "--recipes", "logit-adjusted", "--folds", 3, "--seeds", 1)
+    found = answer(*words, "--against", "mean")
+    assert (found["computed"], found["against"], compared["against"]) == (0, "mean", BASELINE)
+    rows, before = ({row["name"]: row for row in facts["grouped"]} for facts in (found, compared))
+    assert rows["mean"]["differences"] == {}
+    for name, figure in before["mean"]["differences"].items():
+        turned = rows[BASELINE]["differences"][name]
+        assert (turned["value"], turned["low"], turned["high"]) == pytest.approx(
+            (-figure["value"], -figure["high"], -figure["low"])
+        )
+    page = Path(found["report"]).read_text(encoding="utf-8")
+    assert "Less mean" in page
+    assert "the baseline" not in page
+    shown = " ".join(call("compare", *words, "--against", "mean").stdout.split())
+    assert "- worse than mean, ~" in shown
+
+
+def test_a_recipe_to_tell_others_apart_from_must_be_declared(data: Path, tmp_path: Path) -> None:
+    """Exit code 2, the option and the names there are, and no folder."""
+    refused = call("compare", data, "--out", tmp_path / "out", "--against", "focall")
+    assert refused.exit_code == 2
+    assert "--against: 'focall' is unknown; choose among baseline, " in " ".join(refused.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_ends_with_how_to_train_what_was_chosen(data: Path, compared: dict[str, Any]) -> None:
     """By name, the recipe that most cells chose."""
     chosen = next(row for row in compared["grouped"] if row["name"] == CHOSEN)["chosen"]

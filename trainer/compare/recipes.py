@@ -131,16 +131,16 @@ def affordable(
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
 
 
-def pick(names: Sequence[str] | None) -> tuple[Candidate, ...]:
+def pick(names: Sequence[str] | None, option: str = "--recipes") -> tuple[Candidate, ...]:
     """The candidates named, in the declared order and the baseline always first; all of them for None.
 
     Raises:
-        InputError: a name that is not declared, listing those that are; or no name at all.
+        InputError: a name that is not declared, listing those that are; or no name at all. It names the ``option``.
     """
     if names is None:
         return CANDIDATES
     unknown = [name for name in names if name not in BY_NAME]
     if unknown or not names:
         shown = f"{unknown[0]!r} is unknown" if unknown else "no name is given"
-        raise InputError(f"--recipes: {shown}; choose among {', '.join(BY_NAME)}")
+        raise InputError(f"{option}: {shown}; choose among {', '.join(BY_NAME)}")
     return tuple(candidate for candidate in CANDIDATES if candidate.name in {BASELINE, *names})

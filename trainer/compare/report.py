@@ -74,13 +74,13 @@ def _section(comparison: Comparison, table: Table) -> str:
             f"({INNER:.0%}) inside each training part. Seconds: CPU time of one training on shared features; images "
             "per second: float32 in PyTorch on one CPU, to compare recipes by."
         ),
-        "<h3>Less the baseline</h3>",
+        f"<h3>Less {the(table.against)}</h3>",
         _differences(table),
         _note(
             "Mean over the paired differences of all cells (fold and seed), in points of percent for shares. 95 % "
             "intervals of the corrected resampled t-test (Nadeau and Bengio 2003), which allows for folds that share "
-            "training images. Grey: cannot be told apart from the baseline. Of twenty recipes that are no better, one "
-            "is marked all the same."
+            f"training images. Grey: cannot be told apart from {the(table.against)}. Of twenty recipes that are no "
+            "better, one is marked all the same."
         ),
         _charts(comparison, table),
     ]
@@ -100,7 +100,7 @@ def findings(table: Table) -> list[str]:
         f"learns most. The highest score alone: {highest.figures['balanced_accuracy']:.1%}, "
         f"{highest.figures['escape']:.1%}."
     ]
-    others = [row for row in table.rows if row.name not in (BASELINE, *NESTED)]
+    others = [row for row in table.rows if row.name not in (table.against, *NESTED)]
     for name in DECISIVE:
         groups = (
             ("better than", [row.name for row in others if row.differences[name].better is True]),
@@ -108,9 +108,14 @@ def findings(table: Table) -> list[str]:
             ("not distinguishable from", [row.name for row in others if row.differences[name].better is None]),
         )
         sentences += [
-            f"By {FIGURES[name]}, {word} the baseline: {', '.join(found)}." for word, found in groups if found
+            f"By {FIGURES[name]}, {word} {the(table.against)}: {', '.join(found)}." for word, found in groups if found
         ]
     return sentences
+
+
+def the(recipe: str) -> str:
+    """A recipe in a sentence."""
+    return f"the {recipe}" if recipe == BASELINE else recipe
 
 
 def _levels(table: Table, overkill: float) -> str:
@@ -162,14 +167,14 @@ def _charts(comparison: Comparison, table: Table) -> str:
     truth, made = comparison.truth, []
     compared = [row for row in table.rows if row.differences]
     for name in DECISIVE:
-        title = f"{FIGURES[name]} less the baseline's, points of percent"
+        title = f"{FIGURES[name]} less {table.against}'s, points of percent"
         made.append(charts.difference_chart(title, [(row.name, row.differences[name]) for row in compared]))
     names = [row.name for row in table.rows]
     recall = [[row.recall[label].value for label in truth.classes] for row in table.rows]
     made.append(charts.recall_chart(names, truth.classes, recall))
     is_defect, best = truth.labels != truth.ok_index, _best(table.rows)
     curves = []
-    for name in dict.fromkeys((BASELINE, best, CHOSEN)):
+    for name in dict.fromkeys((table.against, best, CHOSEN)):
         said = table.pooled[name].seeds[0]
         scores = aligned(1 - said.after[:, truth.ok_index], is_defect, said.cells)
         curves.append((f"{name} (first seed)", escape_overkill_curve(scores, is_defect)))

@@ -57,7 +57,7 @@ class Row:
         name, about: of the recipe. input: height and width in pixels, None for the lines of nested choices.
         figures: see `statistics.statistics`, pooled out of fold, mean over seeds, 95 % bootstrap over groups.
         recall: of each class, likewise.
-        differences: to the baseline, paired by cell; empty for the baseline itself.
+        differences: to the recipe that the table is against, paired by cell; empty for that recipe itself.
         seconds: CPU seconds of a cell on shared features, mean. images_per_second: one CPU second judges, median.
         chosen: how many cells each recipe was chosen in; empty but for the lines of nested choices.
         changed: images whose likeliest class is another after temperature, all seeds together: 0, or temperature is
@@ -78,9 +78,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All lines of one protocol, and what the diagrams are drawn from: the pooled predictions by line."""
+    """All lines of one protocol.
+
+    Attributes:
+        against: the recipe that differences are to. pooled: predictions by line, what the diagrams are drawn from.
+    """
 
     protocol: Protocol
+    against: str
     rows: tuple[Row, ...]
     pooled: dict[str, Pooled]
 
@@ -120,6 +125,7 @@ def compare(
     draws: int = DRAWS,
     jobs: int = 1,
     device: torch.device = CPU,
+    against: str = BASELINE,
 ) -> Comparison:
     """Train and judge every candidate on every split; what ``out`` holds already is not computed again.
 
@@ -130,11 +136,14 @@ def compare(
         progress: called with (what is being done, how many are done, of how many).
         jobs: >= 1, worker processes; the figures are the same with any number.
         device: where upper stages learn; everything else is done on the CPU.
+        against: the candidate that differences are to.
 
     Raises:
-        InputError: the dataset does not allow the folds, ``out`` holds something else or a damaged cell, or a worker
-            was ended from outside.
+        InputError: ``against`` is no candidate, the dataset does not allow the folds, ``out`` holds something else or a
+            damaged cell, or a worker was ended from outside.
     """
+    if against not in (names := [candidate.name for candidate in candidates]):
+        raise InputError(f"--against: {against!r} is not among the recipes compared; choose among {', '.join(names)}")
     splits = {protocol: make_splits(dataset, protocol, folds, seeds) for protocol in protocols}
     claim(out, dataset, folds)
     truth = Truth(dataset.labels(), tuple(item.group for item in dataset.items), dataset.classes, dataset.ok_index)
@@ -144,7 +153,7 @@ def compare(
     tables = []
     for protocol in protocols:
         cells = {c.name: _cells(out, store.fingerprint(c), splits[protocol]) for c in candidates}
-        tables.append(_table(protocol, candidates, cells, splits[protocol], store, truth, overkill, draws))
+        tables.append(_table(protocol, candidates, cells, splits[protocol], store, truth, overkill, draws, against))
     total = len(candidates) * len(every)
     learned_in = precision_of([candidate.recipe for candidate in candidates], device)
     return Comparison(out, dataset.name, truth, folds, seeds, overkill, total, computed, learned_in, tuple(tables))
@@ -220,6 +229,7 @@ def _table(
     truth: Truth,
     overkill: float,
     draws: int,
+    against: str,
 ) -> Table:
     outcomes: dict[str, Sequence[Outcome]] = {
         candidate.name: [
@@ -240,7 +250,7 @@ def _table(
                 input=size,
                 figures=levels(pooled[name], truth, overkill, draws),
                 recall=recalls(pooled[name], truth, draws),
-                differences={} if name == BASELINE else differences(judged, outcomes[BASELINE], truth, overkill),
+                differences={} if name == against else differences(judged, outcomes[against], truth, overkill),
                 seconds=float(np.mean([cell.seconds for cell in used])),
                 images_per_second=float(np.median([cell.images_per_second for cell in used])),
                 chosen=dict(Counter(by).most_common()) if name in NESTED else {},
@@ -255,4 +265,4 @@ def _table(
     for name, (about, standard_errors) in NESTED.items():
         judged, by = chosen_by_validation(outcomes, truth, overkill, standard_errors)
         add(name, about, None, judged, by)
-    return Table(protocol, tuple(rows), pooled)
+    return Table(protocol, against, tuple(rows), pooled)

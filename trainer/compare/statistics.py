@@ -1,4 +1,4 @@
-"""What the cells of a comparison add up to: levels with intervals over groups, paired differences to the baseline."""
+"""What the cells of a comparison add up to: levels with intervals over groups, paired differences to one recipe."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _level(figure: Statistic, pooled: Pooled, truth: Truth, draws: int) -> Inter
 
 @dataclass(frozen=True)
 class Difference:
-    """A recipe less the baseline on the same cells: mean over cells, 95 % limits.
+    """A recipe less another on the same cells: mean over cells, 95 % limits.
 
     ``better``: True or False where zero lies outside the limits, None where the two cannot be told apart.
     """
@@ -199,14 +199,14 @@ class Difference:
 
 
 def differences(
-    outcomes: Sequence[Outcome], baseline: Sequence[Outcome], truth: Truth, overkill: float
+    outcomes: Sequence[Outcome], against: Sequence[Outcome], truth: Truth, overkill: float
 ) -> dict[str, Difference]:
     """Every figure's paired difference, cell by cell, in the order of `statistics`.
 
     Args:
-        outcomes, baseline: the same (seed, fold) in the same order.
+        outcomes, against: the same (seed, fold) in the same order.
     """
-    ours, theirs = (_by_cell(cells, truth, overkill) for cells in (outcomes, baseline))
+    ours, theirs = (_by_cell(cells, truth, overkill) for cells in (outcomes, against))
     folds = len({outcome.fold for outcome in outcomes})
     return {name: difference(ours[name] - theirs[name], 1 / (folds - 1), name not in LOWER_IS_BETTER) for name in ours}
 
