@@ -30,7 +30,7 @@ demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8,
 test: $(STAMP) $(VENV)/.rtx ## lint, types, import layers, all tests
 	@$(MAKE) --no-print-directory check
 	@# one thread a test process: two cores, and OpenMP threads that wait for one another cost more than they gain
-	@# the trainer's without coverage: tracing doubles what PyTorch's exporter does in Python
+	@# the trainer's without coverage: PyTorch's exporter is Python, and tracing slows it by much
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TRAINING)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TRAINING:%=--ignore=%) --cov --cov-report=term
 	@rm -f .coverage.*  # halves of processes that tests killed; the rest is combined already

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from unittest.mock import patch
 
 import numpy as np
@@ -17,19 +16,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.compare.recipes import WHOLE
+from trainer.device import CPU
 from trainer.features import keep_freed_memory
 from trainer.models.backbones import Backbone, create, kind_of
+from trainer.models.depthwise import depthwise
+from trainer.precision import precision_of
 
 NAME = "efficientnet-lite0"
 FROZEN = (0, 3, 5)
 """Stages that do not learn: those of `whole`, `deep` and `fine-tuned`."""
 
-WAYS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "bfloat16, PyTorch's own gradients": torch.bfloat16}
-
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
     """Depthwise convolution as PyTorch has it."""
     return functional.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+
+
+WAYS = {
+    "float32": (torch.float32, plain),
+    "bfloat16": (torch.bfloat16, depthwise),
+    "bfloat16, PyTorch's own gradients": (torch.bfloat16, plain),
+}
+"""The numbers, and how a depthwise convolution of bfloat16 is computed."""
 
 
 def network(frozen: int) -> Backbone:
@@ -41,15 +50,13 @@ def network(frozen: int) -> Backbone:
     return net.train()
 
 
-def step(net: Backbone, lower: Tensor, frozen: int) -> Callable[[], object]:
-    """Forward and backward, as trainer.fine_tune does them but for head and optimiser."""
-
-    def run() -> None:
-        net.zero_grad()
-        mid, last = net.upper(lower, frozen)
-        (mid.float().mean() + last.float().square().mean()).backward()
-
-    return run
+def step(net: Backbone, lower: Tensor, frozen: int) -> float:
+    """CPU seconds of forward and backward, as trainer.fine_tune does them but for head and optimiser."""
+    net.zero_grad()
+    started = time.process_time()
+    mid, last = net.upper(lower, frozen)
+    (mid.float().mean() + last.float().square().mean()).backward()
+    return time.process_time() - started
 
 
 def seconds(frozen: int, batch: int, size: int, turns: int) -> dict[str, list[float]]:
@@ -60,16 +67,9 @@ def seconds(frozen: int, batch: int, size: int, turns: int) -> dict[str, list[fl
         lower = net.lower(frames, frozen)
     taken: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(turns + 1):
-        for way, precision in WAYS.items():
-            run = step(net, lower.to(precision), frozen)
-            own = patch("trainer.models.efficientnet_lite.depthwise", plain)
-            started = time.process_time()
-            if way in ("float32", "bfloat16"):
-                run()
-            else:
-                with own:
-                    run()
-            taken[way].append(time.process_time() - started)
+        for way, (precision, convolution) in WAYS.items():
+            with patch("trainer.models.efficientnet_lite.depthwise", convolution):
+                taken[way].append(step(net, lower.to(precision), frozen))
     return {way: times[1:] for way, times in taken.items()}
 
 
@@ -93,8 +93,8 @@ def main() -> None:
     if options.json:
         print(json.dumps(found))
         return
-    able = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    print(f"batch {options.batch}, {options.size}x{options.size}, avx512_bf16: {able}")
+    used = precision_of([WHOLE], CPU)
+    print(f"batch {options.batch}, {options.size}x{options.size}; this CPU learns in {used}")
     print("| frozen stages | float32, CPU s a step | bfloat16, times as fast | with PyTorch's own gradients |")
     print("|---|---|---|---|")
     for frozen, taken in found.items():

@@ -131,7 +131,7 @@ def fine_tune(
     def rows_of_a_round(rng: np.random.Generator) -> NDArray[np.int64]:
         return sample_rows(fold.train.labels, recipe.sampling, rng)
 
-    while not is_over(state.at, recipe):
+    while not _is_over(state.at, recipe):
         epoch, losses = state.at.epoch, []
         torch.manual_seed(fold.seed * 10_007 + epoch)  # of dropout
         model.train()
@@ -154,7 +154,7 @@ def fine_tune(
         yield state.at
 
 
-def is_over(at: Progressed, recipe: Recipe) -> bool:
+def _is_over(at: Progressed, recipe: Recipe) -> bool:
     """Whether no epoch is left, or patience has run out."""
     return at.epoch >= recipe.epochs or (not recipe.keep_last and at.epoch - at.best_epoch >= recipe.patience)
 

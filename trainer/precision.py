@@ -31,5 +31,5 @@ def as_computed(recipe: Recipe, device: torch.device) -> Recipe:
 
 
 def precision_of(recipes: Iterable[Recipe], device: torch.device) -> str:
-    """ "bfloat16" where the networks of one of the recipes learn in it on ``device``, else "float32"."""
+    """What `learns_in` says by name: "bfloat16" where it does for one of the recipes on ``device``, else "float32"."""
     return "bfloat16" if any(as_computed(recipe, device).bfloat16 for recipe in recipes) else "float32"

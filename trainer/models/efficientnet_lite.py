@@ -61,8 +61,8 @@ class ConvNorm(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride)), float32; in training as x, where
-        bfloat16 will do as well.
+        """(N, inputs, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride)), of x's type: float32, or in
+        training bfloat16.
         """
         if self.stride > 1:
             top, bottom = same_padding(x.shape[2], self.kernel, self.stride)
