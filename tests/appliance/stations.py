@@ -82,7 +82,7 @@ class Daemon:
             self.process.kill()
         self.process.communicate()
 
-    def until(self, good: Callable[[Status], bool], timeout: float = 15.0) -> Status:
+    def until(self, good: Callable[[Status], bool], timeout: float = 30.0) -> Status:
         """Poll the status until `good`."""
         deadline = time.monotonic() + timeout
         while True:

@@ -161,7 +161,7 @@ def offer(writer: EvidenceWriter, kind: EvidenceClass, *numbers: int) -> None:
     for seq in numbers:
         before = writer.written + writer.dropped
         writer.offer(kind, seq, frame, seq, seq, seq, "b" * 64)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while writer.written + writer.dropped == before:
             assert time.monotonic() < deadline
             time.sleep(0.001)

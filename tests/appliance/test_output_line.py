@@ -47,7 +47,7 @@ class Bench:
 
     def until(self, good: Callable[[OutputState], object]) -> OutputState:
         """Tick until the state is good."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not good(state := self.tick()):
             assert time.monotonic() < deadline, f"still {state}"
             time.sleep(0.005)

@@ -155,7 +155,7 @@ def token(seq: int, seconds: float = 5.0, tag: int | None = None) -> PassToken:
 
 def until(good: object, what: str) -> None:
     """Wait until `good()`."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not good():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
         time.sleep(0.005)

@@ -64,7 +64,7 @@ def reason(made: LiveSource, shape: tuple[int, ...] | None = None) -> Reason:
     return Reason.NONE
 
 
-def until(good: Callable[[], object], seconds: float = 10.0) -> None:
+def until(good: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `good()`."""
     deadline = time.monotonic() + seconds
     while not good():

@@ -73,7 +73,7 @@ def source(script: Script, fps: float = 10.0, **more: object) -> LiveSource:
 
 def until(good: Callable[[], object]) -> None:
     """Wait until `good()`."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not good():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -192,7 +192,7 @@ def test_another_camera_is_refused(script: Script) -> None:
     until(lambda: made._grabber._refusal)
     began = time.monotonic()
     assert reason(made) is Reason.CAMERA
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 0.19  # nobody waits for a picture
     until(lambda: not made.trouble)
     script.todo.append(part(1, False))
     shot = made.at(time.monotonic_ns())

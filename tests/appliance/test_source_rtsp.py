@@ -56,7 +56,7 @@ def server() -> Iterator[tuple[subprocess.Popen[str], int]]:
     process.communicate()
 
 
-def until(good: Callable[[], object], seconds: float = 10.0) -> None:
+def until(good: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `good()`."""
     deadline = time.monotonic() + seconds
     while not good():

@@ -65,7 +65,7 @@ class LosingSource:
 def iter_until(posted: Posted, last: type[Message]) -> Iterator[Message]:
     """What is posted, up to the first message of a kind."""
     while True:
-        message = posted.get(timeout=5)
+        message = posted.get(timeout=30)
         yield message
         if isinstance(message, last):
             return
@@ -84,12 +84,12 @@ def test_it_asks_at_once_and_again_after_an_acknowledgement() -> None:
     """The operator sees what the acknowledgement did without waiting for the next period."""
     source = FixedSource(status(alerts=ALERTS))
     with polling(source) as (poller, posted):
-        assert isinstance(posted.get(timeout=5), StatusArrived)
+        assert isinstance(posted.get(timeout=30), StatusArrived)
         poller.acknowledge(17, "Jana")
-        done = posted.get(timeout=5)
+        done = posted.get(timeout=30)
         assert isinstance(done, AcknowledgeDone)
         assert (done.alert, done.operator, done.trouble) == (17, "Jana", "")
-        after = posted.get(timeout=5)
+        after = posted.get(timeout=30)
         assert isinstance(after, StatusArrived)
         assert after.status.alerts[0].acknowledged_by == "Jana"
 
@@ -97,11 +97,11 @@ def test_it_asks_at_once_and_again_after_an_acknowledgement() -> None:
 def test_a_bug_in_the_source_is_told_not_fatal() -> None:
     """The thread survives whatever its source raises: a screen that stands still would be believed."""
     with polling(BrokenSource()) as (poller, posted):
-        news = posted.get(timeout=5)
+        news = posted.get(timeout=30)
         assert isinstance(news, DaemonSilent)
         assert "ZeroDivisionError: division by zero" in news.trouble
         poller.acknowledge(3, "Jana")
-        done = posted.get(timeout=5)
+        done = posted.get(timeout=30)
         assert isinstance(done, AcknowledgeDone)
         assert "not acknowledged: ZeroDivisionError" in done.trouble
         poller.judge(4711, "OK", "Jana")
@@ -115,9 +115,9 @@ def test_a_bug_in_the_source_is_told_not_fatal() -> None:
 def test_a_lost_answer_is_not_called_a_refusal() -> None:
     """Whether the daemon acknowledged the alert is then unknown, and the operator is told to look."""
     with polling(LosingSource()) as (poller, posted):
-        posted.get(timeout=5)
+        posted.get(timeout=30)
         poller.acknowledge(17, "Jana")
-        done = posted.get(timeout=5)
+        done = posted.get(timeout=30)
         assert isinstance(done, AcknowledgeDone)
         assert done.trouble.startswith("see whether it stays open")
 
@@ -135,7 +135,7 @@ def test_a_lost_answer_is_not_called_a_refusal() -> None:
 def test_numbers_that_contradict_each_other_are_not_shown(impossible: dict[str, object]) -> None:
     """Such a status is no answer: a share of it would mean nothing."""
     with polling(FixedSource(status(**impossible))) as (_, posted):
-        news = posted.get(timeout=5)
+        news = posted.get(timeout=30)
         assert isinstance(news, DaemonSilent)
         assert "the daemon sent" in news.trouble
 

@@ -174,7 +174,7 @@ async def settled(pilot: Pilot[None]) -> None:
     await until(pilot, lambda: bool(app.view.feed.live or app.view.feed.trouble))
 
 
-async def until(pilot: Pilot[None], true: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(pilot: Pilot[None], true: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until something has become true, and what follows from it is drawn.
 
     Raises:

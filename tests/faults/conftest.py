@@ -16,7 +16,7 @@ from tests.faults.simulator.world import Kind
 
 FPS = 80.0
 DEADLINE_MS = 600.0
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Asked:

@@ -81,7 +81,7 @@ class Line:
             start_new_session=True,  # one process group, which can be stopped as a whole
         )
 
-    def start(self, timeout_s: float = 30.0) -> None:
+    def start(self, timeout_s: float = 60.0) -> None:
         """Start the daemon and wait until it triggers parts."""
         parts, begin = self.world.parts, time.monotonic()
         self.launch()
@@ -103,12 +103,12 @@ class Line:
         target = self.world.parts + parts
         self.until(lambda: self.world.parts >= target, timeout_s, f"part {target}")
 
-    def passes(self, more: int, timeout_s: float = 20.0) -> None:
+    def passes(self, more: int, timeout_s: float = 60.0) -> None:
         """Wait until so many more parts have passed: the line is well again."""
         target = len(self.plc.relay.accepted) + more
         self.until(lambda: len(self.plc.relay.accepted) >= target, timeout_s, f"{more} parts that pass")
 
-    def shot(self, kind: Kind, timeout_s: float = 20.0) -> int:
+    def shot(self, kind: Kind, timeout_s: float = 60.0) -> int:
         """Let this happen to the picture of the next part; the part's number."""
         first = self.world.parts
         self.world.set(Word.FRAME, kind)
@@ -119,7 +119,7 @@ class Line:
         self.until(lambda: bool(found()), timeout_s, f"part that is {kind.name}")
         return found()[0]
 
-    def order_engine(self, order: EngineOrder, timeout_s: float = 20.0) -> None:
+    def order_engine(self, order: EngineOrder, timeout_s: float = 60.0) -> None:
         """Let the engine do this with its next batch, and wait until it has that batch in hand."""
         self.world.set(Word.ENGINE, order)
         self.until(lambda: not self.world.get(Word.ENGINE), timeout_s, f"batch for {order.name}")
@@ -129,7 +129,7 @@ class Line:
         with closing(sqlite3.connect(f"file:{self.paths.database}?mode=ro", uri=True, timeout=5)) as database:
             return database.execute(query, values).fetchall()
 
-    def until_rows(self, query: str, *values: Any, timeout_s: float = 20.0) -> list[tuple[Any, ...]]:
+    def until_rows(self, query: str, *values: Any, timeout_s: float = 60.0) -> list[tuple[Any, ...]]:
         """The rows of a query, once there are some."""
         self.until(lambda: bool(self.rows(query, *values)), timeout_s, query)
         return self.rows(query, *values)
