@@ -12,7 +12,7 @@ from appliance.channels import WorkerChannel
 from appliance.ring import Ring, checksum
 from appliance.selftest import golden_batches, golden_problem
 from appliance.sizing import AHEAD, Trials, rest_ns
-from appliance.wire import END, HELLO, LOAD, READY, SCORES, STOP, ScoreNote, WireError, pack_batch, unpack_json
+from appliance.wire import END, HELLO, LOAD, READY, SCORES, STOP, TRIM, ScoreNote, WireError, pack_batch, unpack_json
 from appliance.workers import RestartLimit, Worker
 from calibration.decision import DecisionRule
 from deploy.bundle import Bundle, GoldenFrame
@@ -103,9 +103,13 @@ class EngineLink:
 
     def pace_like(self, other: EngineLink) -> None:
         """Take batches and lanes over from the engine that judges now: timing this one would slow that one down."""
-        self.size, self.lanes = min(self.size, other.size), min(self.lanes, other.lanes)
-        self.part_ns = other.part_ns
+        self._pace(min(self.size, other.size), min(self.lanes, other.lanes), other.part_ns)
         self._trials = Trials(self.size, self.lanes, 0)
+
+    def _pace(self, size: int, lanes: int, part_ns: float) -> None:
+        """What parts will be judged with, and so goldens from here on: a larger batch would only cost memory."""
+        self.size, self.lanes, self.part_ns = size, lanes, part_ns
+        self._plan = golden_batches(len(self._goldens), size)
 
     def revive(self, now_ns: int) -> None:
         """An operator has repaired what was at fault: start and prove it as if it had never failed."""
@@ -281,7 +285,9 @@ class EngineLink:
         assert self._trials is not None  # noqa: S101  made before the first of them
         trial = self._trials.next
         if trial is None:
-            self.size, self.lanes, self.part_ns = self._trials.size, self._trials.lanes, self._trials.part_ns
+            self._pace(self._trials.size, self._trials.lanes, self._trials.part_ns)
+            assert self._worker is not None  # noqa: S101  it was timed
+            self._channel.send(self._worker.identity, TRIM)
             self.phase, self.trouble = EnginePhase.SERVING, ""
             return
         self._timed = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import zmq
 from appliance.engines.protocol import Engine, load_engine
 from appliance.memory import give_back
 from appliance.ring import Ring, checksum
-from appliance.wire import BATCH, HELLO, LOAD, READY, STOP, ScoreNote, WireError, pack_json, unpack_batch
+from appliance.wire import BATCH, HELLO, LOAD, READY, STOP, TRIM, ScoreNote, WireError, pack_json, unpack_batch
 
 _SCORED = "inproc://scored"
 JOIN_S = 5.0
@@ -41,10 +42,15 @@ def run_engine(settings: dict[str, Any], channel: Channel) -> None:
     scored = channel.context.socket(zmq.PULL)
     scored.bind(_SCORED)
     work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def trim() -> None:
+        engine.trim(np.zeros((1, *ring.shape), np.uint8))
+        give_back()
+
     lanes = [Lane(index, engine, ring, settings["batch"], work, channel.context) for index in range(count)]
     try:
         channel.send(pack_json(READY, engine.name))
-        _serve(channel, scored, work, lanes)
+        _serve(channel, scored, work, lanes, trim)
     finally:
         for _ in lanes:
             work.put(STOP)
@@ -53,7 +59,13 @@ def run_engine(settings: dict[str, Any], channel: Channel) -> None:
         scored.close(linger=0)
 
 
-def _serve(channel: Channel, scored: Channel, work: queue.SimpleQueue[bytes], lanes: list[Lane]) -> None:
+def _serve(
+    channel: Channel,
+    scored: Channel,
+    work: queue.SimpleQueue[bytes],
+    lanes: list[Lane],
+    trim: Callable[[], None],
+) -> None:
     """Hand batches on to the lanes and their scores back, until told to stop. Raises what a lane has raised."""
     poller = zmq.Poller()
     poller.register(channel, zmq.POLLIN)
@@ -69,6 +81,9 @@ def _serve(channel: Channel, scored: Channel, work: queue.SimpleQueue[bytes], la
             message = channel.recv()
             if message[:1] == STOP:
                 return
+            if message[:1] == TRIM:
+                trim()
+                continue
             if message[:1] != BATCH:
                 raise WireError(f"expected a batch, got {message[:1]!r}")
             work.put(message)

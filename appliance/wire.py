@@ -35,6 +35,7 @@ COUNT = b"N"
 ALIVE = b"A"
 TRIGGER = b"T"
 SWITCH = b"W"
+TRIM = b"M"
 
 LOOKED_AT = 4
 """A camera measures light and focus of one frame in so many: these change slowly, and looking costs time."""

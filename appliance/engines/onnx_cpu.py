@@ -52,8 +52,17 @@ class OnnxCpuEngine:
 
     def infer(self, batch: NDArray[np.uint8], lane: int = 0) -> NDArray[np.float32]:
         """See Engine.infer. A session may be run by several threads at once: the lane makes no difference."""
+        return self._run(batch, None)
+
+    def trim(self, frame: NDArray[np.uint8]) -> None:
+        """See Engine.trim. The arena never shrinks but at the end of a run that asks for it."""
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._run(frame, options)
+
+    def _run(self, batch: NDArray[np.uint8], options: onnxruntime.RunOptions | None) -> NDArray[np.float32]:
         try:
-            (logits,) = self._session.run(None, {self._input: batch})
+            (logits,) = self._session.run(None, {self._input: batch}, options)
         except ERRORS as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return np.asarray(logits, np.float32)

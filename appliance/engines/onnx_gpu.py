@@ -50,3 +50,6 @@ class OnnxGpuEngine:
         except ERRORS as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return np.asarray(logits, np.float32)
+
+    def trim(self, frame: NDArray[np.uint8]) -> None:
+        """See Engine.trim. Nothing: what larger batches needed is the GPU's memory, which nobody else here wants."""

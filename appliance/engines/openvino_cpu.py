@@ -32,8 +32,8 @@ class OpenVinoEngine:
         }
         try:
             core = openvino.Core()
-            compiled = core.compile_model(core.read_model(model, b""), "CPU", settings)
-            self._requests = [compiled.create_infer_request() for _ in range(lanes)]
+            self._compiled = core.compile_model(core.read_model(model, b""), "CPU", settings)
+            self._requests = [self._compiled.create_infer_request() for _ in range(lanes)]
         except (RuntimeError, ValueError, TypeError) as error:
             raise EngineError(f"OpenVINO refuses the model: {_first_line(error)}") from error
         self.name = f"OpenVINO {openvino.__version__.partition('-')[0]}, CPU"
@@ -45,6 +45,13 @@ class OpenVinoEngine:
         except (RuntimeError, ValueError, TypeError) as error:
             raise EngineError(f"OpenVINO failed: {_first_line(error)}") from error
         return np.array(logits, np.float32)
+
+    def trim(self, frame: NDArray[np.uint8]) -> None:
+        """See Engine.trim."""
+        try:
+            self._compiled.release_memory()
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

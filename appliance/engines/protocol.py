@@ -36,6 +36,17 @@ class Engine(Protocol):
             EngineError: the engine failed; it must not be used again.
         """
 
+    def trim(self, frame: NDArray[np.uint8]) -> None:
+        """Give back the memory that larger batches needed than those to come, as far as the library can. No lane is at
+        work meanwhile.
+
+        Args:
+            frame: uint8 (1, channels, height, width), any: it may be judged on the way.
+
+        Raises:
+            EngineError: as of infer.
+        """
+
 
 TENSORRT = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """Modules that are TensorRT, the first that there is being used."""

@@ -69,6 +69,9 @@ class TensorRtEngine:
         with self.current():
             return self.lanes[lane].infer(batch)
 
+    def trim(self, frame: NDArray[np.uint8]) -> None:
+        """See Engine.trim. Nothing to give back: buffers are of the largest batch from the start."""
+
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make the device this thread's for a while: CUDA contexts belong to threads. Raises EngineError."""

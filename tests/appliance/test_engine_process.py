@@ -12,7 +12,7 @@ from appliance.engines.onnx_cpu import OnnxCpuEngine
 from appliance.engines.protocol import EngineError, load_engine
 from appliance.judging import run_engine
 from appliance.ring import Ring, checksum
-from appliance.wire import LOAD, READY, STOP, ScoreNote, WireError, pack_batch
+from appliance.wire import LOAD, READY, STOP, TRIM, ScoreNote, WireError, pack_batch
 from tests.support.fixtures import Context
 from tests.support.tiny import logits_of, part, tiny_model, tiny_spec
 
@@ -62,7 +62,7 @@ def engine_thread(ring: Ring, channel: zmq.Socket[bytes]) -> tuple[threading.Thr
 
 
 def test_the_engine_process_says_which_tensors_are_torn(context: Context) -> None:
-    """A slot that does not have the announced checksum is marked, its mates are judged."""
+    """A slot that does not have the announced checksum is marked, its mates are judged; also after it was trimmed."""
     ring = Ring.create(3, tiny_spec().shape)
     for index in range(3):
         tiny_spec().apply(part(index, False), out=ring.slot(index))
@@ -80,6 +80,11 @@ def test_the_engine_process_says_which_tensors_are_torn(context: Context) -> Non
     assert scores.number == 9
     assert scores.whole.tolist() == [True, False, True]
     assert (scores.logits[2] == logits_of(tiny_model(), ring.slot(1)[None])[0]).all()
+    here.send(TRIM)
+    here.send(pack_batch(10, [2], crcs[:1]))
+    again = ScoreNote.unpack(here.recv(), 2)
+    assert again.number == 10
+    assert (again.logits == scores.logits[:1]).all()
     here.send(STOP)
     thread.join(5)
     assert not thread.is_alive()

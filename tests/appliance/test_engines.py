@@ -11,12 +11,14 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zmq
 
 from appliance.config import EngineSection
 from appliance.engines.protocol import NEEDS, Engine, EngineError, load_engine, missing, variant_of
 from appliance.judging import run_engine
+from appliance.memory import give_back
 from appliance.ring import Ring
 from appliance.selftest import golden_batches, golden_problem
 from appliance.wire import LOAD, pack_batch
@@ -81,6 +83,22 @@ def test_lanes_do_not_disturb_each_other(kind: str) -> None:
     for thread in threads:
         thread.join(60)
     assert wrong == []
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_trimming_gives_back_what_a_large_batch_took(kind: str) -> None:
+    """Most of the memory that a batch of thousands needed is the system's again, and a part scores as before."""
+    engine, tensors = load_engine({"kind": kind}, tiny_model()), frames(8)
+    process = psutil.Process()
+    expected = engine.infer(tensors)
+    small = process.memory_info().rss
+    engine.infer(np.repeat(tensors, 300, axis=0))
+    large = process.memory_info().rss
+    engine.trim(tensors[:1])
+    give_back()
+    assert large > small + 20 * 2**20
+    assert process.memory_info().rss < (small + large) / 2
+    assert (engine.infer(tensors) == expected).all()
 
 
 @pytest.mark.parametrize("kind", CPU_KINDS)

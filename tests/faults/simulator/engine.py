@@ -49,3 +49,7 @@ class SimulatedEngine:
         if order == EngineOrder.INFINITE:
             return np.where(np.arange(logits.shape[1]) == 0, np.float32(np.inf), logits).astype(np.float32)
         return logits[:-1] if order == EngineOrder.FEWER else logits
+
+    def trim(self, frame: NDArray[np.uint8]) -> None:
+        """See Engine.trim."""
+        self._engine.trim(frame)
