@@ -20,8 +20,8 @@ from deploy.bundle import Bundle, GoldenFrame
 START_NS = 60 * 10**9
 """Longest time for starting, loading and proving."""
 
-TRIALS_NS = 500_000_000
-"""Time for trials of batch sizes, and for those of each number of lanes."""
+TRIALS_NS = 250_000_000
+"""Time for each comparison of two batch sizes, and for the trials of each number of lanes."""
 
 
 class EnginePhase(str, Enum):

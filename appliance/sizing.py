@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 ROUNDS = 7
-BATCH_GAIN = 0.01
+BATCH_GAIN = 0.015
 """A larger batch has to save this share of the time per part: it makes parts wait."""
 
 BATCH_NS = 600_000
@@ -16,11 +15,11 @@ CPU time per part between batches of 2 and of 4; it is no time of the engine, bu
 LANE_GAIN = 0.1
 """One more step of lanes has to save this share: each takes memory, and a core from others."""
 
-AHEAD = 3
+AHEAD = 6
 """Batches that an engine is sent for each lane beyond the one that it works on, as far as parts are waiting: so no lane
 waits while the loop rests, or for a disk."""
 
-WINDOW_BYTES = 16 * 2**20
+WINDOW_BYTES = 12 * 2**20
 """Memory of one camera's slots, as far as it is not needed for a batch with each lane."""
 
 AUTO_LANES = 4
@@ -81,8 +80,9 @@ class Trial:
 class Trials:
     """What an engine is asked at self-test, and the batch size and lanes that follow. Pure but for what it remembers.
 
-    Each candidate is timed ROUNDS times, in turns; its least time counts, since whatever else the machine does can
-    only lengthen it. First sizes with one lane; then lanes, doubled as long as that pays.
+    A larger batch is timed in turns with the best so far, ROUNDS times each; the least time counts, since whatever else
+    the machine does can only lengthen it. Sizes are doubled as long as that pays, so that a model of slow parts is not
+    asked for batches whose memory it would not earn. Then lanes are doubled as long as that pays.
 
     Attributes:
         size, lanes: the best so far; after the last trial, the answer.
@@ -92,13 +92,12 @@ class Trials:
     def __init__(self, size: int, lanes: int, budget_ns: int) -> None:
         """At most `size` parts a batch and `lanes` batches at once.
 
-        `budget_ns`: once so much is spent on sizes, or on one number of lanes, no further trial of it begins.
+        `budget_ns`: once so much is spent on a comparison, no further trial of it begins.
         """
-        sizes = sorted({*(2**k for k in range(size.bit_length())), size})
-        self._todo = [Trial(each, 1) for each in sizes] * ROUNDS
+        self._largest, self._most, self._budget = size, lanes, budget_ns
         self._least: dict[Trial, float] = {}
-        self._most, self._budget, self._left = lanes, budget_ns, budget_ns
-        self.size, self.lanes, self.part_ns = size, 1, 0.0
+        self.size, self.lanes, self.part_ns = 1, 1, 0.0
+        self._left, self._todo = budget_ns, self._sizes()
 
     @property
     def next(self) -> Trial | None:
@@ -113,21 +112,29 @@ class Trials:
         self._left -= elapsed_ns
         if self._todo and self._left > 0:
             return
-        self._todo = []
-        if trial.lanes == 1:
-            best = _least_that_pays([t for t in self._least if t.lanes == 1], self._least, BATCH_GAIN)
-            self.size, self.part_ns = best.size, self._least[best]
-        elif self._least[trial] < self.part_ns * (1 - LANE_GAIN):
-            self.lanes, self.part_ns = trial.lanes, self._least[trial]
+        best, tried = Trial(self.size, self.lanes), max(self._least, key=lambda each: (each.lanes, each.size))
+        paid = tried != best and self._pays(tried, best)
+        if paid:
+            self.size, self.lanes = tried.size, tried.lanes
+        self.part_ns = self._least[Trial(self.size, self.lanes)]
+        self._left = self._budget
+        if tried.lanes == 1:
+            self._todo = (self._sizes() if paid else []) or self._more_lanes()
         else:
-            return
-        if self.lanes < self._most:
-            self._left = self._budget
-            self._todo = [Trial(self.size, min(2 * self.lanes, self._most))] * ROUNDS
+            self._todo = self._more_lanes() if paid else []
 
+    def _pays(self, tried: Trial, best: Trial) -> bool:
+        if tried.lanes > best.lanes:
+            return self._least[tried] < self._least[best] * (1 - LANE_GAIN)
+        cost = {trial: self._least[trial] + BATCH_NS / trial.size for trial in (tried, best)}
+        return cost[tried] < cost[best] * (1 - BATCH_GAIN)
 
-def _least_that_pays(trials: Sequence[Trial], least: dict[Trial, float], gain: float) -> Trial:
-    """The smallest batch that takes hardly longer per part than the best."""
-    cost = {trial: least[trial] + BATCH_NS / trial.size for trial in trials}
-    best = min(cost.values())
-    return min((t for t in trials if cost[t] * (1 - gain) <= best), key=lambda trial: trial.size)
+    def _sizes(self) -> list[Trial]:
+        """The next comparison of sizes; one size alone where there is nothing to compare, or no time for it."""
+        larger = min(2 * self.size, self._largest)
+        if larger > self.size:
+            return [Trial(self.size, 1), Trial(larger, 1)] * ROUNDS
+        return [] if self._least else [Trial(self.size, 1)] * ROUNDS
+
+    def _more_lanes(self) -> list[Trial]:
+        return [Trial(self.size, min(2 * self.lanes, self._most))] * ROUNDS if self.lanes < self._most else []

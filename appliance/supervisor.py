@@ -43,7 +43,7 @@ STOP_NS = 800_000_000
 SETTLE_NS = 200_000_000
 """How long the last commit may be tried again."""
 
-REST_NS = 40_000_000
+REST_NS = 100_000_000
 """While the engine has all it needs the loop rests at most so long, and a 25th of the deadline: verdicts wait."""
 
 END_S = 0.7

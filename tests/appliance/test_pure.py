@@ -206,15 +206,19 @@ def timed(trials: Trials, cost: Callable[[Trial], float]) -> list[Trial]:
 
 
 def test_the_batch_that_pays_is_found() -> None:
-    """A fixed cost a call makes batches pay until it is spread thin; where a part takes long, it is judged alone."""
+    """A fixed cost a call makes batches pay until it is spread thin; where a part takes long, it is judged alone, and
+    batches that cannot pay are not even tried."""
     trials = Trials(32, 1, 10**13)
     asked = timed(trials, lambda trial: 2_000_000 + 20_000_000 * trial.size)
-    assert (trials.size, trials.lanes) == (16, 1)
-    assert {trial.size for trial in asked} == {1, 2, 4, 8, 16, 32}
-    assert trials.part_ns == 20_125_000
+    assert (trials.size, trials.lanes) == (8, 1)
+    assert {trial.size for trial in asked} == {1, 2, 4, 8, 16}
+    assert trials.part_ns == 20_250_000
     alone = Trials(6, 1, 10**13)
-    assert {trial.size for trial in timed(alone, lambda trial: 10.0**8 * trial.size)} == {1, 2, 4, 6}
+    assert {trial.size for trial in timed(alone, lambda trial: 10.0**8 * trial.size)} == {1, 2}
     assert alone.size == 1
+    odd = Trials(6, 1, 10**13)
+    assert {trial.size for trial in timed(odd, lambda trial: 10.0**6 * trial.size)} == {1, 2, 4, 6}
+    assert odd.size == 6
 
 
 def cost_on(cores: int) -> Callable[[Trial], float]:
