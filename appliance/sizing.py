@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ROUNDS = 7
-BATCH_GAIN = 0.015
+BATCH_GAIN = 0.01
 """A larger batch has to save this share of the time per part: it makes parts wait."""
 
 BATCH_NS = 600_000
