@@ -15,7 +15,7 @@ from appliance.outputs import Output
 from appliance.store import DatabaseLostError, Store, StoreError, VerdictRow, utc_text
 from appliance.wire import MissNote
 
-GROUP_NS = 30_000_000
+GROUP_NS = 25_000_000
 """From one commit to the next at least: the first row after a pause is committed at once, the next ones share one."""
 
 PATIENCE_NS = 10_000_000
