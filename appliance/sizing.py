@@ -130,7 +130,7 @@ class Trials:
         return cost[tried] < cost[best] * (1 - BATCH_GAIN)
 
     def _sizes(self) -> list[Trial]:
-        """The next comparison of sizes; one size alone where there is nothing to compare, or no time for it."""
+        """The next comparison of sizes; none after the largest, which is timed alone where it is the only one."""
         larger = min(2 * self.size, self._largest)
         if larger > self.size:
             return [Trial(self.size, 1), Trial(larger, 1)] * ROUNDS

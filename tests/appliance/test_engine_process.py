@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zmq
 
+from appliance.channels import WorkerChannel
+from appliance.engine_link import EngineLink, EnginePhase, Model
 from appliance.engines.onnx_cpu import OnnxCpuEngine
 from appliance.engines.protocol import EngineError, load_engine
 from appliance.judging import run_engine
 from appliance.ring import Ring, checksum
-from appliance.wire import LOAD, READY, STOP, TRIM, ScoreNote, WireError, pack_batch
+from appliance.wire import BATCH, LOAD, READY, STOP, TRIM, ScoreNote, WireError, pack_batch, unpack_batch
+from deploy.bundle import open_bundle
 from tests.support.fixtures import Context
-from tests.support.tiny import logits_of, part, tiny_model, tiny_spec
+from tests.support.tiny import logits_of, part, tiny_bundle, tiny_model, tiny_spec
 
 
 def test_the_engine_gives_the_models_logits() -> None:
@@ -62,7 +68,7 @@ def engine_thread(ring: Ring, channel: zmq.Socket[bytes]) -> tuple[threading.Thr
 
 
 def test_the_engine_process_says_which_tensors_are_torn(context: Context) -> None:
-    """A slot that does not have the announced checksum is marked, its mates are judged; also after it was trimmed."""
+    """A slot that does not have the announced checksum is marked, its mates are judged."""
     ring = Ring.create(3, tiny_spec().shape)
     for index in range(3):
         tiny_spec().apply(part(index, False), out=ring.slot(index))
@@ -80,11 +86,6 @@ def test_the_engine_process_says_which_tensors_are_torn(context: Context) -> Non
     assert scores.number == 9
     assert scores.whole.tolist() == [True, False, True]
     assert (scores.logits[2] == logits_of(tiny_model(), ring.slot(1)[None])[0]).all()
-    here.send(TRIM)
-    here.send(pack_batch(10, [2], crcs[:1]))
-    again = ScoreNote.unpack(here.recv(), 2)
-    assert again.number == 10
-    assert (again.logits == scores.logits[:1]).all()
     here.send(STOP)
     thread.join(5)
     assert not thread.is_alive()
@@ -93,3 +94,78 @@ def test_the_engine_process_says_which_tensors_are_torn(context: Context) -> Non
     here.send(b"?")
     thread.join(5)
     assert "expected a model" in str(failures[0])
+
+
+class RecordingChannel(WorkerChannel):
+    """Keeps what is sent. Attributes: sent."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path, poller: zmq.Poller) -> None:
+        super().__init__(context, path, poller)
+        self.sent: list[bytes] = []
+
+    def send(self, identity: str, data: bytes) -> bool:
+        """See WorkerChannel.send."""
+        self.sent.append(data)
+        return super().send(identity, data)
+
+
+class Bench:
+    """One bundle, and engines for it on one channel."""
+
+    def __init__(self, context: Context, directory: Path) -> None:
+        self.bundle = open_bundle(tiny_bundle(directory / "tiny.lgb"))
+        self.goldens, self.poller = self.bundle.goldens(), zmq.Poller()
+        self.ring = Ring.create(len(self.goldens), self.bundle.manifest.preprocess.shape)
+        self.channel = RecordingChannel(context, directory / "engines", self.poller)
+
+    def link(self, batch: int) -> EngineLink:
+        """An engine of at most so many parts a batch; not started."""
+        settings = {"slots": self.ring.slots, "first": 0, "shape": list(self.ring.shape), "batch": batch, "lanes": 2}
+        settings["engine"] = {"kind": "onnxruntime"}
+        return EngineLink(Model(self.bundle, "cpu"), self.goldens, settings, 10.0, self.ring, 0, self.channel)
+
+    def serve(self, link: EngineLink) -> None:
+        """Start it, and wait until it may judge."""
+        link.start(time.monotonic_ns())
+        self.listen_while(link, lambda: link.phase is not EnginePhase.SERVING)
+
+    def listen_while(self, link: EngineLink, condition: Callable[[], bool]) -> None:
+        """Give it its messages as long as the condition holds, a minute at most."""
+        until = time.monotonic() + 60
+        while condition():
+            assert time.monotonic() < until
+            self.poller.poll(100)
+            for _, data in self.channel.receive():
+                link.message(data)
+
+
+def test_a_timed_engine_is_trimmed_once_and_then_answers(context: Context, tmp_path: Path) -> None:
+    """After its trials an engine is told to give memory back, and judges as before."""
+    bench = Bench(context, tmp_path)
+    link = bench.link(8)
+    try:
+        bench.serve(link)
+        assert bench.channel.sent.count(TRIM) == 1
+        assert bench.channel.sent[-1] == TRIM
+        link.challenge(time.monotonic_ns())
+        bench.listen_while(link, lambda: link.challenged)
+        assert link.challenge_answer() == ""
+    finally:
+        link.close(0.0)
+        bench.channel.close()
+
+
+def test_an_engine_beside_another_is_proven_with_its_batches(context: Context, tmp_path: Path) -> None:
+    """The engine of the next bundle is asked for no batch larger than those that will be judged: neither timed nor
+    trimmed, it would keep their memory."""
+    bench = Bench(context, tmp_path)
+    link = bench.link(8)
+    link.pace_like(bench.link(1))
+    try:
+        bench.serve(link)
+        batches = [unpack_batch(data) for data in bench.channel.sent if data[:1] == BATCH]
+        assert [len(slots) for _, slots, _ in batches] == [1] * len(bench.goldens)
+        assert TRIM not in bench.channel.sent
+    finally:
+        link.close(0.0)
+        bench.channel.close()
