@@ -29,9 +29,12 @@ class Part(NamedTuple):
 class Batcher:
     """Parts in order of arrival, taken out in batches."""
 
-    def __init__(self, size: int, wait_ns: int) -> None:
-        """At most `size` parts a batch; a part waits at most `wait_ns` from its readiness for others to join it."""
-        self.size, self.wait_ns = size, wait_ns
+    def __init__(self, size: int, wait_ns: int, whole: bool = False) -> None:
+        """At most `size` parts a batch; a part waits at most `wait_ns` from its readiness for others to join it.
+
+        `whole`: a batch has `size` parts or one; what has waited for a full batch in vain goes one by one.
+        """
+        self.size, self.wait_ns, self._whole = size, wait_ns, whole
         self._parts: deque[Part] = deque()
 
     def __len__(self) -> int:
@@ -51,7 +54,8 @@ class Batcher:
             return []
         if len(self._parts) < self.size and not (idle and now_ns >= self._parts[0].ready_ns + self.wait_ns):
             return []
-        return [self._parts.popleft() for _ in range(min(self.size, len(self._parts)))]
+        count = 1 if self._whole and len(self._parts) < self.size else min(self.size, len(self._parts))
+        return [self._parts.popleft() for _ in range(count)]
 
     def take_expired(self, now_ns: int) -> list[Part]:
         """Parts, from the oldest on, whose deadline has come: no engine can save them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from appliance.config import Station
 from appliance.desk import Summary
 from appliance.engine_link import Model
-from appliance.engines.protocol import missing, variant_of
+from appliance.engines.protocol import WHOLE_BATCHES, missing, variant_of
 from appliance.lock import station_lock
 from appliance.paths import StationPaths, make_directories
 from appliance.quarantine import open_store
@@ -172,7 +172,7 @@ def _with_bundle(
 
 
 def fitted(station: Station, bundle: Bundle) -> Station:
-    """The station with its batch no larger than the bundle takes; all its sources can be opened.
+    """The station with its batch no larger than bundle and engine take; all its sources can be opened.
 
     Raises:
         InputError: a source that cannot be opened, or an engine that is not installed. BundleError: no variant for it.
@@ -185,5 +185,6 @@ def fitted(station: Station, bundle: Bundle) -> Station:
             open_source(camera.model_dump(mode="json"), bundle.manifest.preprocess.channels)
         except InputError as error:
             raise InputError(f"camera.{name}: {error}") from None
-    size = min(station.batch.size, bundle.manifest.max_batch)
+    size = station.batch.size
+    size = min(size, bundle.manifest.max_batch, WHOLE_BATCHES.get(station.engine.kind, size))
     return station.model_copy(update={"batch": station.batch.model_copy(update={"size": size})})

@@ -9,10 +9,23 @@ from typing import Any
 
 from appliance.batcher import Part
 from appliance.channels import WorkerChannel
+from appliance.engines.protocol import WHOLE_BATCHES
 from appliance.ring import Ring, checksum
 from appliance.selftest import golden_batches, golden_problem
 from appliance.sizing import AHEAD, Trials, rest_ns
-from appliance.wire import END, HELLO, LOAD, READY, SCORES, STOP, TRIM, ScoreNote, WireError, pack_batch, unpack_json
+from appliance.wire import (
+    END,
+    HELLO,
+    LOAD,
+    READY,
+    SCORES,
+    STOP,
+    ScoreNote,
+    WireError,
+    pack_batch,
+    pack_trim,
+    unpack_json,
+)
 from appliance.workers import RestartLimit, Worker
 from calibration.decision import DecisionRule
 from deploy.bundle import Bundle, GoldenFrame
@@ -80,6 +93,7 @@ class EngineLink:
         self._model, self._rule, self._goldens, self._ring = model, model.rule, goldens, ring
         self._settings, self._timeout_ns, self._first, self._channel = settings, int(timeout_s * 1e9), first, channel
         self.size, self.lanes = int(settings["batch"]), int(settings["lanes"])
+        self._whole = settings["engine"]["kind"] in WHOLE_BATCHES
         self._plan = golden_batches(len(goldens), self.size)
         self._trials: Trials | None = None
         self._timed: list[ScoreNote] = []
@@ -109,6 +123,7 @@ class EngineLink:
     def _pace(self, size: int, lanes: int, part_ns: float) -> None:
         """What parts will be judged with, and so goldens from here on: a larger batch would only cost memory."""
         self.size, self.lanes, self.part_ns = size, lanes, part_ns
+        self._settings = {**self._settings, "batch": size}
         self._plan = golden_batches(len(self._goldens), size)
 
     def revive(self, now_ns: int) -> None:
@@ -277,7 +292,7 @@ class EngineLink:
         elif self._trials is not None:  # a restart: its size and lanes are known
             self.phase, self.trouble = EnginePhase.SERVING, ""
         else:
-            self._trials = Trials(self.size, self.lanes, TRIALS_NS)
+            self._trials = Trials(self.size, self.lanes, TRIALS_NS, self.size if self._whole else 2)
             self.phase = EnginePhase.TIMING
             self._submit_trial()
 
@@ -287,7 +302,7 @@ class EngineLink:
         if trial is None:
             self._pace(self._trials.size, self._trials.lanes, self._trials.part_ns)
             assert self._worker is not None  # noqa: S101  it was timed
-            self._channel.send(self._worker.identity, TRIM)
+            self._channel.send(self._worker.identity, pack_trim(self.size))
             self.phase, self.trouble = EnginePhase.SERVING, ""
             return
         self._timed = []

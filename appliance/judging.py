@@ -19,7 +19,19 @@ import zmq
 from appliance.engines.protocol import Engine, load_engine
 from appliance.memory import give_back
 from appliance.ring import Ring, checksum
-from appliance.wire import BATCH, HELLO, LOAD, READY, STOP, TRIM, ScoreNote, WireError, pack_json, unpack_batch
+from appliance.wire import (
+    BATCH,
+    HELLO,
+    LOAD,
+    READY,
+    STOP,
+    TRIM,
+    ScoreNote,
+    WireError,
+    pack_json,
+    unpack_batch,
+    unpack_trim,
+)
 
 _SCORED = "inproc://scored"
 JOIN_S = 5.0
@@ -36,15 +48,15 @@ def run_engine(settings: dict[str, Any], channel: Channel) -> None:
     if message[:1] != LOAD:
         raise WireError(f"expected a model, got {message[:1]!r}")
     count = settings["lanes"]
-    engine = load_engine(settings["engine"], message[1:], count)
+    engine = load_engine(settings["engine"], message[1:], count, settings["batch"])
     del message
     give_back()
     scored = channel.context.socket(zmq.PULL)
     scored.bind(_SCORED)
     work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def trim() -> None:
-        engine.trim(np.zeros((1, *ring.shape), np.uint8))
+    def trim(size: int) -> None:
+        engine.trim(np.zeros((1, *ring.shape), np.uint8), size)
         give_back()
 
     lanes = [Lane(index, engine, ring, settings["batch"], work, channel.context) for index in range(count)]
@@ -64,7 +76,7 @@ def _serve(
     scored: Channel,
     work: queue.SimpleQueue[bytes],
     lanes: list[Lane],
-    trim: Callable[[], None],
+    trim: Callable[[int], None],
 ) -> None:
     """Hand batches on to the lanes and their scores back, until told to stop. Raises what a lane has raised."""
     poller = zmq.Poller()
@@ -82,7 +94,7 @@ def _serve(
             if message[:1] == STOP:
                 return
             if message[:1] == TRIM:
-                trim()
+                trim(unpack_trim(message))
                 continue
             if message[:1] != BATCH:
                 raise WireError(f"expected a batch, got {message[:1]!r}")

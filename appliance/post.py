@@ -16,6 +16,7 @@ from appliance.batcher import Batcher, Part
 from appliance.channels import WorkerChannel
 from appliance.config import Station, engine_settings
 from appliance.engine_link import EngineLink, Model
+from appliance.engines.protocol import WHOLE_BATCHES
 from appliance.ledger import Ledger
 from appliance.line import Line
 from appliance.messages import Drift, Reason
@@ -82,7 +83,8 @@ class Post:
         except BaseException:
             self.ring.close()
             raise
-        self.batcher = Batcher(size, int(station.batch.wait_ms * 1e6))
+        self._whole = station.engine.kind in WHOLE_BATCHES
+        self.batcher = Batcher(size, int(station.batch.wait_ms * 1e6), self._whole)
         self.cache = PredictionCache(station.cache.mib * 2**20)
         replayed = {name for name, camera in station.camera.items() if isinstance(camera, ReplayCamera)}
         self._remembered = replayed if station.cache.mib else set[str]()
@@ -135,6 +137,8 @@ class Post:
         unpaced = sum(camera.pace <= 0 for camera in cameras.values())
         engine = self.engine
         size = fitting_batch(engine.size, engine.part_ns, deadline_ns, unpaced, engine.lanes)
+        if self._whole and size < engine.size:
+            size = 1  # batches in between were not compiled, nor proven
         self.batcher.size = min(self.batcher.size, size)
         most = min(self._most, timely(engine.part_ns, deadline_ns, unpaced, size, engine.lanes))
         usable = window(0, size, engine.lanes, most)

@@ -68,8 +68,9 @@ def _judged(station: Station, bundle: Bundle, frame: Frame, row: dict[str, Any])
     variant = variant_of(station.engine.kind)
     try:
         tensor = bundle.manifest.preprocess.apply(frame)
-        engine = load_engine(engine_settings(station), bundle.model(variant))
-        logits = engine.infer(np.repeat(tensor[None], row["batch"] or 1, axis=0))
+        size = row["batch"] or 1
+        engine = load_engine(engine_settings(station), bundle.model(variant), size=size)
+        logits = engine.infer(np.repeat(tensor[None], size, axis=0))
     except (GeometryError, EngineError) as error:
         raise InputError(f"serial {row['serial']}: {error}") from None
     rule, position = bundle.variant(variant).rule, row["position"] or 0

@@ -81,21 +81,27 @@ class Trials:
     """What an engine is asked at self-test, and the batch size and lanes that follow. Pure but for what it remembers.
 
     A larger batch is timed in turns with the best so far, ROUNDS times each; the least time counts, since whatever else
-    the machine does can only lengthen it. Sizes are doubled as long as that pays, so that a model of slow parts is not
-    asked for batches whose memory it would not earn. Then lanes are doubled as long as that pays.
+    the machine does can only lengthen it. What is asked for the first time is asked once more, and its time neither
+    counts nor is spent: then an engine takes memory and makes its kernels. Sizes grow as long as that pays, so that
+    a model of slow parts is not asked for batches whose memory it would not earn. Then lanes are doubled as long
+    as that pays.
 
     Attributes:
         size, lanes: the best so far; after the last trial, the answer.
         part_ns: time for one part with both.
     """
 
-    def __init__(self, size: int, lanes: int, budget_ns: int) -> None:
+    def __init__(self, size: int, lanes: int, budget_ns: int, growth: int = 2) -> None:
         """At most `size` parts a batch and `lanes` batches at once.
 
-        `budget_ns`: once so much is spent on a comparison, no further trial of it begins.
+        Args:
+            budget_ns: once so much is spent on a comparison, no further trial of it begins.
+            growth: how many times as large the next size is.
         """
+        self._growth = growth
         self._largest, self._most, self._budget = size, lanes, budget_ns
         self._least: dict[Trial, float] = {}
+        self._seen: set[Trial] = set()
         self.size, self.lanes, self.part_ns = 1, 1, 0.0
         self._left, self._todo = budget_ns, self._sizes()
 
@@ -106,7 +112,11 @@ class Trials:
 
     def took(self, elapsed_ns: int) -> None:
         """The trial `next` took so long, from the start of its first batch to the end of its last."""
-        trial = self._todo.pop(0)
+        trial = self._todo[0]
+        if trial not in self._seen:
+            self._seen.add(trial)
+            return
+        self._todo.pop(0)
         part_ns = elapsed_ns / (trial.size * trial.lanes)
         self._least[trial] = min(part_ns, self._least.get(trial, part_ns))
         self._left -= elapsed_ns
@@ -131,7 +141,7 @@ class Trials:
 
     def _sizes(self) -> list[Trial]:
         """The next comparison of sizes; none after the largest, which is timed alone where it is the only one."""
-        larger = min(2 * self.size, self._largest)
+        larger = min(self._growth * self.size, self._largest)
         if larger > self.size:
             return [Trial(self.size, 1), Trial(larger, 1)] * ROUNDS
         return [] if self._least else [Trial(self.size, 1)] * ROUNDS

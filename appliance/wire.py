@@ -169,6 +169,19 @@ def unpack_batch(data: bytes) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     return _BATCH.unpack_from(data)[1], values[:half], values[half:]
 
 
+def pack_trim(size: int) -> bytes:
+    """Message of kind TRIM: a full batch has so many parts from here on."""
+    return TRIM + struct.pack("<I", size)
+
+
+def unpack_trim(data: bytes) -> int:
+    """Inverse of pack_trim. Raises WireError."""
+    values = _integers(data[1:])
+    if len(values) != 1:
+        raise WireError(f"trim message of {len(data)} bytes")
+    return values[0]
+
+
 @dataclass(frozen=True, eq=False)
 class ScoreNote:
     """The engine's answer for one batch.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from appliance.client import fetch_status
 from appliance.config import Station, load_station
-from appliance.engines.protocol import Engine, load_engine
+from appliance.engines.protocol import WHOLE_BATCHES, Engine, load_engine
 from appliance.history import open_readonly, rejects_by_reason, tally
 from appliance.paths import StationPaths
 from appliance.sizing import Trials
@@ -187,10 +187,12 @@ def bare_loop(station: Station, seconds: float, at: float) -> Measure:
     cv2.setNumThreads(1)
     bundle = open_bundle(station.station.bundle)
     spec: PreprocessSpec = bundle.manifest.preprocess
-    engine = load_engine({"kind": station.engine.kind}, bundle.model("cpu"))
+    kind, size = station.engine.kind, station.batch.size
+    size = min(size, WHOLE_BATCHES.get(kind, size))
+    engine = load_engine({"kind": kind}, bundle.model("cpu"), size=size)
     source = open_source(station.camera["top"].model_dump(mode="json"), spec.channels)
-    buffer = np.empty((station.batch.size, *spec.shape), np.uint8)
-    batch = buffer[: paying_batch(engine, buffer)]
+    buffer = np.empty((size, *spec.shape), np.uint8)
+    batch = buffer[: paying_batch(engine, buffer, size if kind in WHOLE_BATCHES else 2)]
     start = cpu = 0.0
     images = 0
     while not start or time.monotonic() < start + seconds:
@@ -206,10 +208,10 @@ def bare_loop(station: Station, seconds: float, at: float) -> Measure:
     return Measure(images, spent, wall, psutil.Process().memory_full_info().pss / 2**20, len(batch))
 
 
-def paying_batch(engine: Engine, buffer: NDArray[np.uint8]) -> int:
-    """The batch that the daemon's self-test would choose, timed on empty frames."""
+def paying_batch(engine: Engine, buffer: NDArray[np.uint8], growth: int) -> int:
+    """The batch that the daemon's self-test would choose, timed on empty frames. `growth`: see Trials."""
     buffer.fill(127)
-    trials = Trials(len(buffer), 1, 10**9)
+    trials = Trials(len(buffer), 1, 10**9, growth)
     while (trial := trials.next) is not None:
         began = time.perf_counter_ns()
         engine.infer(buffer[: trial.size])

@@ -54,7 +54,7 @@ class OnnxCpuEngine:
         """See Engine.infer. A session may be run by several threads at once: the lane makes no difference."""
         return self._run(batch, None)
 
-    def trim(self, frame: NDArray[np.uint8]) -> None:
+    def trim(self, frame: NDArray[np.uint8], size: int) -> None:
         """See Engine.trim. The arena never shrinks but at the end of a run that asks for it."""
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

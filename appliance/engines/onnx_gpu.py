@@ -51,5 +51,5 @@ class OnnxGpuEngine:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return np.asarray(logits, np.float32)
 
-    def trim(self, frame: NDArray[np.uint8]) -> None:
+    def trim(self, frame: NDArray[np.uint8], size: int) -> None:
         """See Engine.trim. Nothing: what larger batches needed is the GPU's memory, which nobody else here wants."""

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 GPU_KINDS = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 """Values of engine.kind that judge on an NVIDIA device, and so with the bundle's `trt` model."""
 
+WHOLE_BATCHES = {"openvino": 4}
+"""Values of engine.kind whose engines are compiled for each batch size, and so get single parts and full batches, of at
+most so many parts: larger ones have not been found faster, and each size compiled takes memory and time at a start."""
+
 
 class EngineError(RuntimeError):
     """The engine cannot load or judge: its parts are rejected, never passed."""
@@ -36,12 +40,13 @@ class Engine(Protocol):
             EngineError: the engine failed; it must not be used again.
         """
 
-    def trim(self, frame: NDArray[np.uint8]) -> None:
-        """Give back the memory that larger batches needed than those to come, as far as the library can. No lane is at
+    def trim(self, frame: NDArray[np.uint8], size: int) -> None:
+        """Give back the memory that other batches needed than those to come, as far as the library can. No lane is at
         work meanwhile.
 
         Args:
             frame: uint8 (1, channels, height, width), any: it may be judged on the way.
+            size: of a full batch from here on.
 
         Raises:
             EngineError: as of infer.
@@ -86,10 +91,12 @@ def variant_of(kind: str) -> str:
     return "trt" if kind in GPU_KINDS else "cpu"
 
 
-def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1) -> Engine:
+def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1, size: int = 1) -> Engine:
     """The engine of an [engine] section, with the model's verified bytes, for so many concurrent callers.
 
-    settings["plans"]: directory where an engine may keep what it has built for this device; may be absent.
+    Args:
+        settings: with "plans", a directory where an engine may keep what it has built for this device; may be absent.
+        size: of a full batch. Others may come, but the first of each may take long.
 
     Raises:
         EngineError: unknown kind, a library that is not there, or the model does not load.
@@ -98,7 +105,7 @@ def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1) -> En
     if kind == "openvino":
         from appliance.engines.openvino_cpu import OpenVinoEngine
 
-        return OpenVinoEngine(model, lanes)
+        return OpenVinoEngine(model, lanes, size)
     if kind == "onnxruntime":
         from appliance.engines.onnx_cpu import OnnxCpuEngine
 

@@ -69,7 +69,7 @@ class TensorRtEngine:
         with self.current():
             return self.lanes[lane].infer(batch)
 
-    def trim(self, frame: NDArray[np.uint8]) -> None:
+    def trim(self, frame: NDArray[np.uint8], size: int) -> None:
         """See Engine.trim. Nothing to give back: buffers are of the largest batch from the start."""
 
     @contextmanager

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from appliance.config import EngineSection
-from appliance.engines.protocol import NEEDS, Engine, EngineError, load_engine, missing, variant_of
+from appliance.engines.protocol import NEEDS, WHOLE_BATCHES, Engine, EngineError, load_engine, missing, variant_of
 from appliance.judging import run_engine
 from appliance.memory import give_back
 from appliance.ring import Ring
@@ -94,7 +94,7 @@ def test_trimming_gives_back_what_a_large_batch_took(kind: str) -> None:
     small = process.memory_info().rss
     engine.infer(np.repeat(tensors, 300, axis=0))
     large = process.memory_info().rss
-    engine.trim(tensors[:1])
+    engine.trim(tensors[:1], 8)
     give_back()
     assert large > small + 20 * 2**20
     assert process.memory_info().rss < (small + large) / 2
@@ -151,6 +151,9 @@ def test_the_daemon_judges_with_openvino(tmp_path: Path) -> None:
         assert [row["result"] for row in replayed["rows"]] == ["equal"]
     assert verdicts["onnxruntime"] == verdicts["openvino"]
     assert len(verdicts["openvino"]) == 20
+    sizes = {size for (size,) in rows(config, "SELECT DISTINCT batch FROM verdict")}
+    assert len(sizes - {1}) <= 1, "it is compiled for single parts and one size of full batches"
+    assert max(sizes) <= WHOLE_BATCHES["openvino"]
 
 
 def test_openvino_does_not_report_home() -> None:

@@ -15,9 +15,11 @@ from appliance.wire import (
     pack_batch,
     pack_credit,
     pack_json,
+    pack_trim,
     unpack_batch,
     unpack_credit,
     unpack_json,
+    unpack_trim,
 )
 from appliance.words import Reason
 from calibration.values import BINS
@@ -68,6 +70,12 @@ def test_credits_survive(slots: list[int]) -> None:
     assert unpack_credit(pack_credit(slots)) == tuple(slots)
 
 
+@given(U32)
+def test_trims_survive(size: int) -> None:
+    """The size of a full batch comes out as it went in."""
+    assert unpack_trim(pack_trim(size)) == size
+
+
 @given(st.integers(1, 9), st.integers(2, 5), st.integers(0, 2**31))
 def test_scores_survive(n: int, classes: int, seed: int) -> None:
     """Scores come out bit for bit, NaN included."""
@@ -84,7 +92,7 @@ def test_scores_survive(n: int, classes: int, seed: int) -> None:
 @given(st.binary(max_size=60))
 def test_garbage_is_a_wire_error_or_a_value(data: bytes) -> None:
     """Any bytes at all either parse or raise WireError; nothing else happens."""
-    for unpack in (FrameNote.unpack, MissNote.unpack, unpack_batch, unpack_credit, unpack_json):
+    for unpack in (FrameNote.unpack, MissNote.unpack, unpack_batch, unpack_credit, unpack_trim, unpack_json):
         try:
             unpack(data)
         except WireError:

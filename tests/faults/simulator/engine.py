@@ -50,6 +50,6 @@ class SimulatedEngine:
             return np.where(np.arange(logits.shape[1]) == 0, np.float32(np.inf), logits).astype(np.float32)
         return logits[:-1] if order == EngineOrder.FEWER else logits
 
-    def trim(self, frame: NDArray[np.uint8]) -> None:
+    def trim(self, frame: NDArray[np.uint8], size: int) -> None:
         """See Engine.trim."""
-        self._engine.trim(frame)
+        self._engine.trim(frame, size)
