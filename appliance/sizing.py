@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ROUNDS = 7
-BATCH_GAIN = 0.01
+BATCH_GAIN = 0.005
 """A larger batch has to save this share of the time per part: it makes parts wait."""
 
 BATCH_NS = 600_000
@@ -82,9 +82,10 @@ class Trials:
 
     A larger batch is timed in turns with the best so far, ROUNDS times each; the least time counts, since whatever else
     the machine does can only lengthen it. What is asked for the first time is asked once more, and its time neither
-    counts nor is spent: then an engine takes memory and makes its kernels. Sizes grow as long as that pays, so that
-    a model of slow parts is not asked for batches whose memory it would not earn. Then lanes are doubled as long
-    as that pays.
+    counts nor is spent: then an engine takes memory and makes its kernels. Sizes grow as long as that pays, so that a
+    model of slow parts is not asked for batches whose memory it would not earn. Then lanes are doubled as long as that
+    pays. Lanes that seem not to are timed again until twice the budget is spent: something else may have their cores
+    for a while, and a station keeps for weeks what is chosen here.
 
     Attributes:
         size, lanes: the best so far; after the last trial, the answer.
@@ -124,6 +125,9 @@ class Trials:
             return
         best, tried = Trial(self.size, self.lanes), max(self._least, key=lambda each: (each.lanes, each.size))
         paid = tried != best and self._pays(tried, best)
+        if tried.lanes > best.lanes and not paid and self._left > -self._budget:
+            self._todo = [tried]
+            return
         if paid:
             self.size, self.lanes = tried.size, tried.lanes
         self.part_ns = self._least[Trial(self.size, self.lanes)]

@@ -219,9 +219,9 @@ def test_the_batch_that_pays_is_found() -> None:
     batches that cannot pay are not even tried."""
     trials = Trials(32, 1, 10**13)
     asked = timed(trials, lambda trial: 2_000_000 + 20_000_000 * trial.size)
-    assert (trials.size, trials.lanes) == (8, 1)
-    assert {trial.size for trial in asked} == {1, 2, 4, 8, 16}
-    assert trials.part_ns == 20_250_000
+    assert (trials.size, trials.lanes) == (16, 1)
+    assert {trial.size for trial in asked} == {1, 2, 4, 8, 16, 32}
+    assert trials.part_ns == 20_125_000
     alone = Trials(6, 1, 10**13)
     assert {trial.size for trial in timed(alone, lambda trial: 10.0**8 * trial.size)} == {1, 2}
     assert alone.size == 1
@@ -266,10 +266,24 @@ def test_windows_hold_what_the_engine_is_sent(part_ns: float, batch: int, lanes:
 def test_lanes_are_used_as_long_as_they_pay() -> None:
     """Two cores: two lanes. One core: one lane, though four are there. Three at most: no more are tried."""
     for cores, most, found in ((2, 4, 2), (1, 4, 1), (8, 3, 3), (8, 1, 1)):
-        trials = Trials(4, most, 10**12)
+        trials = Trials(4, most, 10**9)
         asked = timed(trials, cost_on(cores))
         assert trials.lanes == found
         assert max(trial.lanes for trial in asked) <= most
+
+
+def test_a_core_that_was_busy_for_a_while_is_found_all_the_same() -> None:
+    """Two lanes that took turns on one core for the first quarter of a second are timed until they do not."""
+    trials, spent = Trials(1, 2, 250_000_000), 0.0
+
+    def cost(trial: Trial) -> float:
+        nonlocal spent
+        taken = 20e6 * (trial.lanes if spent < 0.25e9 else 1)
+        spent += taken * (trial.lanes > 1)
+        return taken
+
+    timed(trials, cost)
+    assert (trials.lanes, trials.part_ns) == (2, 10e6)
 
 
 @given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 10**7))
