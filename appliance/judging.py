@@ -34,6 +34,10 @@ from appliance.wire import (
 )
 
 _SCORED = "inproc://scored"
+HELD = 2
+"""Scores of so many batches are sent together while each lane has another batch waiting: the supervisor rests then, and
+each message wakes three threads."""
+
 JOIN_S = 5.0
 """A lane may finish its batch for so long when the process is told to stop; the supervisor kills it long before."""
 
@@ -59,7 +63,7 @@ def run_engine(settings: dict[str, Any], channel: Channel) -> None:
         engine.trim(np.zeros((1, *ring.shape), np.uint8), size)
         give_back()
 
-    lanes = [Lane(index, engine, ring, settings["batch"], work, channel.context) for index in range(count)]
+    lanes = [Lane(index, count, engine, ring, settings["batch"], work, channel.context) for index in range(count)]
     try:
         channel.send(pack_json(READY, engine.name))
         _serve(channel, scored, work, lanes, trim)
@@ -85,10 +89,10 @@ def _serve(
     while True:
         ready = dict(poller.poll())
         if scored in ready:
-            data = scored.recv()
-            if not data:
+            notes = scored.recv_multipart()
+            if notes == [b""]:
                 raise next(lane.failure for lane in lanes if lane.failure is not None)
-            channel.send(data)
+            channel.send_multipart(notes)
         if channel in ready:
             message = channel.recv()
             if message[:1] == STOP:
@@ -111,17 +115,19 @@ class Lane(threading.Thread):
     def __init__(
         self,
         index: int,
+        lanes: int,
         engine: Engine,
         ring: Ring,
         size: int,
         work: queue.SimpleQueue[bytes],
         context: zmq.Context[Channel],
     ) -> None:
-        """Start it."""
+        """Start it, one of so many `lanes` that take batches of up to `size` from the same `work`."""
         super().__init__(name=f"lane-{index}", daemon=True)
-        self._index, self._engine, self._ring, self._work = index, engine, ring, work
+        self._index, self._lanes, self._engine, self._ring, self._work = index, lanes, engine, ring, work
         # One buffer for all its batches: the tensors are copied once, and checked in the copy that is judged.
         self._buffer = np.empty((size, *ring.shape), np.uint8)
+        self._held: list[bytes] = []
         self._scored = context.socket(zmq.PUSH)
         self._scored.connect(_SCORED)
         self.failure: Exception | None = None
@@ -130,13 +136,30 @@ class Lane(threading.Thread):
     def run(self) -> None:
         """Until a STOP, or the first failure."""
         try:
-            while (message := self._work.get()) != STOP:
-                self._scored.send(self._judge(message))
+            while (message := self._next()) != STOP:
+                self._held.append(self._judge(message))
+                if len(self._held) == HELD or self._work.qsize() < self._lanes:
+                    self._send()
         except Exception as error:  # the top of a worker: raised again by the main thread
+            self._send()
             self.failure = error
             self._scored.send(b"")
         finally:
+            self._send()
             self._scored.close(linger=1000)
+
+    def _next(self) -> bytes:
+        """The next batch, or STOP; nothing is held while there is none."""
+        try:
+            return self._work.get_nowait()
+        except queue.Empty:
+            self._send()
+            return self._work.get()
+
+    def _send(self) -> None:
+        if self._held:
+            self._scored.send_multipart(self._held)
+            self._held = []
 
     def _judge(self, message: bytes) -> bytes:
         number, slots, crcs = unpack_batch(message)

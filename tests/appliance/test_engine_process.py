@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from appliance.channels import WorkerChannel
 from appliance.engine_link import EngineLink, EnginePhase, Model
 from appliance.engines.onnx_cpu import OnnxCpuEngine
 from appliance.engines.protocol import EngineError, load_engine
-from appliance.judging import run_engine
+from appliance.judging import Lane, run_engine
 from appliance.ring import Ring, checksum
 from appliance.wire import BATCH, LOAD, READY, STOP, TRIM, ScoreNote, WireError, pack_batch, pack_trim, unpack_batch
 from deploy.bundle import open_bundle
@@ -94,6 +95,25 @@ def test_the_engine_process_says_which_tensors_are_torn(context: Context) -> Non
     here.send(b"?")
     thread.join(5)
     assert "expected a model" in str(failures[0])
+
+
+@pytest.mark.parametrize(("waiting", "together"), [(1, [[1]]), (5, [[1, 2], [3, 4], [5]])])
+def test_scores_are_sent_in_pairs_while_batches_wait(context: Context, waiting: int, together: list[list[int]]) -> None:
+    """A lane that has more to do sends two answers at once; the last one waits for nothing."""
+    ring = Ring.create(1, tiny_spec().shape)
+    crc = checksum(tiny_spec().apply(part(0, False), out=ring.slot(0)))
+    scored = context.socket(zmq.PULL)
+    scored.bind("inproc://scored")
+    scored.setsockopt(zmq.RCVTIMEO, 10_000)
+    work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    for number in range(1, waiting + 1):
+        work.put(pack_batch(number, [0], [crc]))
+    lane = Lane(0, 1, OnnxCpuEngine(tiny_model()), ring, 1, work, context)
+    answers = [[ScoreNote.unpack(note, 2).number for note in scored.recv_multipart()] for _ in together]
+    assert answers == together
+    work.put(STOP)
+    lane.join(10)
+    assert lane.failure is None
 
 
 class RecordingChannel(WorkerChannel):
