@@ -3,8 +3,10 @@
 A real daemon over a paced replay at half of what this machine judges, 250 parts/s at most; each round pushes another
 bundle, rolls it back, kills the engine and kills the daemon, which is then started again at once. Times come from the
 verdict rows, on the machine's monotonic clock: from the act to the verdict of the first PASS of a part triggered after.
+The model is a small one, or with `--bundle` a real one over those of its goldens that are good.
 
     python -m benchmarks.recovery --rounds 5
+    python -m benchmarks.recovery --bundle parts.lgb --engine openvino
     python -m benchmarks.recovery --rounds 1 --json
 """
 
@@ -26,7 +28,9 @@ from pathlib import Path
 
 from appliance.messages import State
 from calibration.cli_support import emit
+from calibration.decision import Decision
 from calibration.errors import InputError
+from deploy.bundle import open_bundle, write_bundle
 from deploy.install import Device
 from tests.appliance.stations import Daemon, alive, make_station, run_json
 from tests.support.tiny import tiny_bundle
@@ -59,12 +63,15 @@ class Result:
     """The whole benchmark.
 
     Attributes:
+        model: name of the bundle.
         fps: half of what the machine holds, or FASTEST.
         seconds: by act.
         triggers, rows: over all rounds; each trigger has exactly one row where they are equal.
         switch_rejects: reasons other than DEFECT and UNSURE of parts triggered while bundles were changed.
     """
 
+    model: str
+    engine: str
     rounds: int
     fps: float
     seconds: dict[str, Times]
@@ -73,17 +80,37 @@ class Result:
     switch_rejects: dict[str, int]
 
 
-class Line:
-    """A station with a device root and two bundles that take turns."""
+def real_pair(directory: Path, source: Path) -> list[Path]:
+    """Two bundles of a real one's model, told apart by name, and its good goldens as the station's frames. Raises
+    InputError: it is no bundle, or none of its goldens passes."""
+    bundle = open_bundle(source)
+    rule, frames = bundle.variant("cpu").rule, directory / "frames"
+    frames.mkdir()
+    for golden in bundle.goldens():
+        if rule.decide(golden.logits["cpu"][None])[0] is Decision.OK:
+            (frames / golden.name.rpartition("/")[2]).write_bytes(bundle.members[golden.name])
+    if not any(frames.iterdir()):
+        raise InputError(f"{source}: none of its goldens is judged OK; release it with good parts among them")
+    members = {name: data for name, data in bundle.members.items() if name != "manifest.json"}
+    paths = [directory / f"{name}.lgb" for name in ("one", "two")]
+    for path in paths:
+        write_bundle(path, bundle.manifest.model_copy(update={"name": path.stem}), members)
+    return paths
 
-    def __init__(self, directory: Path, fps: float | None = None) -> None:
+
+class Line:
+    """A station with a device root and two bundles that take turns: of `source`'s model, or of a small one."""
+
+    def __init__(self, directory: Path, engine: str, source: Path | None, fps: float | None = None) -> None:
         self.root = directory / "root"
-        self.bundles = [tiny_bundle(directory / f"{name}.lgb", name=name) for name in ("one", "two")]
+        if source is None:
+            self.bundles = [tiny_bundle(directory / f"{name}.lgb", name=name) for name in ("one", "two")]
+        else:
+            self.bundles = real_pair(directory, source)
         self._push(self.bundles[0])
         pace = f"loop = true\ncount = {PROBE}" if fps is None else f"loop = true\nfps = {fps}"
-        self.config = make_station(
-            directory, 40, pace, "[trial]\nframes = 100000\n[timing]\ndeadline_ms = 1000", self.root
-        )
+        sections = f'[trial]\nframes = 100000\n[timing]\ndeadline_ms = 1000\n[engine]\nkind = "{engine}"'
+        self.config = make_station(directory, 0 if source else 40, pace, sections, self.root)
 
     def _push(self, bundle: Path) -> str:
         device = Device(self.root, who="benchmark", wait_s=5.0)
@@ -127,12 +154,13 @@ class Line:
             return Counter(reason for reason in reasons if reason not in ("", "DEFECT", "UNSURE"))
 
 
-def measure(rounds: int, directory: Path) -> Result:
+def measure(rounds: int, directory: Path, engine: str = "onnxruntime", source: Path | None = None) -> Result:
     """All rounds, in one directory that may be thrown away afterwards. Raises InputError."""
     directory.joinpath("probe").mkdir()
     directory.joinpath("line").mkdir()
-    fps = min(FASTEST, run_json(Line(directory / "probe").config, timeout=120)["frames_per_second"] / 2)
-    line = Line(directory / "line", fps)
+    probe = Line(directory / "probe", engine, source)
+    fps = min(FASTEST, run_json(probe.config, timeout=240)["frames_per_second"] / 2)
+    line = Line(directory / "line", engine, source, fps)
     times: dict[str, list[float]] = {name: [] for name in ("switch", *TARGETS)}
     rejects: Counter[str] = Counter()
     triggers = rows = 0
@@ -161,24 +189,30 @@ def measure(rounds: int, directory: Path) -> Result:
     seconds = {
         name: Times(statistics.median(each), min(each), max(each), TARGETS.get(name)) for name, each in times.items()
     }
-    return Result(rounds, fps, seconds, triggers, rows, dict(rejects))
+    model = "small" if source is None else open_bundle(source).manifest.name
+    return Result(model, engine, rounds, fps, seconds, triggers, rows, dict(rejects))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where a limit was exceeded or a part not inspected during a switch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each act is measured (default 5)")
+    parser.add_argument("--bundle", type=Path, help="a real bundle instead of the small model")
+    parser.add_argument("--engine", default="onnxruntime", choices=("onnxruntime", "openvino"))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     with tempfile.TemporaryDirectory() as directory:
         try:
-            result = measure(options.rounds, Path(directory))
+            result = measure(options.rounds, Path(directory), options.engine, options.bundle)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-    lines = [f"{result.fps:.0f} parts/s, {result.rounds} rounds; seconds to the first PASS, median (least to most):"]
+    lines = [
+        f"model {result.model}, {result.engine}, {result.fps:.0f} parts/s, {result.rounds} rounds; "
+        "seconds to the first PASS, median (least to most):"
+    ]
     for name, each in result.seconds.items():
         limit = "" if each.limit is None else f", limit {each.limit:g}"
         lines.append(f"  {name:14} {each.median:6.2f} ({each.least:.2f} to {each.most:.2f}{limit})")
