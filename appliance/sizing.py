@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 ROUNDS = 7
 BATCH_GAIN = 0.005
-"""A larger batch has to save this share of the time per part: it makes parts wait."""
+"""Each time that a larger batch holds the smaller one's parts again it has to save this share of the time per part: a
+doubled one once, one four times as large thrice. It takes as much more memory, and makes parts wait."""
 
 BATCH_NS = 800_000
 """What a batch of any size costs beside its inference: messages, judging, waking threads. Four times the difference in
@@ -142,7 +143,7 @@ class Trials:
         if tried.lanes > best.lanes:
             return self._least[tried] < self._least[best] * (1 - LANE_GAIN)
         cost = {trial: self._least[trial] + BATCH_NS / trial.size for trial in (tried, best)}
-        return cost[tried] < cost[best] * (1 - BATCH_GAIN)
+        return cost[tried] < cost[best] * (1 - BATCH_GAIN * (tried.size / best.size - 1))
 
     def _sizes(self) -> list[Trial]:
         """The next comparison of sizes; none after the largest, which is timed alone where it is the only one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +42,8 @@ class OpenVinoEngine:
         self._compiling = threading.Lock()
         try:
             self._core = openvino.Core()
-            with ThreadPoolExecutor() as pool:  # compiling keeps one core busy, and a start has others to spare
-                self._requests = dict(pool.map(lambda count: (count, self._compiled(count)), {1, size}))
+            # One after the other: beside an engine that judges, compiling on two cores would leave it none.
+            self._requests = {count: self._compiled(count) for count in sorted({1, size})}
         except ERRORS as error:
             raise EngineError(f"OpenVINO refuses the model: {_first_line(error)}") from error
         self.name = f"OpenVINO {openvino.__version__.partition('-')[0]}, CPU"

@@ -233,6 +233,14 @@ def test_the_batch_that_pays_is_found() -> None:
     assert whole.size == 4
 
 
+@pytest.mark.parametrize(("share", "size"), [(0.98, 4), (0.99, 1)])
+def test_a_fourfold_batch_has_to_save_thrice_as_much(share: float, size: int) -> None:
+    """Its memory is worth a hundredth and a half of the time, not half a hundredth."""
+    trials = Trials(4, 1, 10**13, growth=4)
+    timed(trials, lambda trial: 1e9 * trial.size * (share if trial.size > 1 else 1))
+    assert trials.size == size
+
+
 def test_the_first_time_of_a_trial_does_not_count() -> None:
     """An engine that needs seconds for the first batch of each size is not held to be slow, nor is a comparison cut
     short by them."""
