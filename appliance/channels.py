@@ -91,14 +91,15 @@ class WorkerChannel:
         return True
 
     def receive(self) -> Iterator[tuple[Watched, bytes]]:
-        """The messages that are there, with their owners; those of workers no longer watched are dropped."""
+        """The messages that are there, with their owners; those of workers no longer watched are dropped, even where one
+        sent together with them was its owner's reason to give the worker up."""
         for _ in range(BURST):
             if not has_message(self._socket):
                 return
             identity, *messages = self._socket.recv_multipart(zmq.DONTWAIT)
-            owner = self._owners.get(identity)
-            if owner is not None:
-                for data in messages:
+            for data in messages:
+                owner = self._owners.get(identity)
+                if owner is not None:
                     yield owner, data
 
     def report_ends(self, ready: dict[object, int], now_ns: int) -> None:
