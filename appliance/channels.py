@@ -91,8 +91,8 @@ class WorkerChannel:
         return True
 
     def receive(self) -> Iterator[tuple[Watched, bytes]]:
-        """The messages that are there, with their owners. Those of workers no longer watched are dropped, even where one
-        that was sent together with them was the reason to give the worker up."""
+        """The messages that are there, with their owners. Those of workers no longer watched are dropped, even one that
+        came together with the reason to give its worker up."""
         for _ in range(BURST):
             if not has_message(self._socket):
                 return
