@@ -25,8 +25,7 @@ ERRORS = (RuntimeError, ValueError, TypeError)
 class OpenVinoEngine:
     """A compiled model for each batch size, and of each a request a lane; each lane computes on one thread.
 
-    One model that takes every size costs more time a part: its shapes are worked out again for each batch, and its
-    activations share no memory.
+    One model that takes every size costs more time a part, and as much memory as two of these.
     """
 
     def __init__(self, model: bytes, lanes: int, size: int) -> None:
@@ -55,7 +54,7 @@ class OpenVinoEngine:
                 if len(batch) not in self._requests:
                     self._requests[len(batch)] = self._compiled(len(batch))
                 request = self._requests[len(batch)][lane]
-            # Not request.infer([batch]): its dictionaries of inputs and outputs cost a tenth of a millisecond.
+            # Not request.infer([batch]): its dictionaries of inputs and outputs cost nearly a tenth of a millisecond.
             request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(batch), shared_memory=True))
             request.infer()
             return np.array(request.get_output_tensor().data, np.float32)
