@@ -129,21 +129,22 @@ class EngineLink:
     def revive(self, now_ns: int) -> None:
         """An operator has repaired what was at fault: start and prove it as if it had never failed."""
         self.looping, self._limit, self.phase = False, RestartLimit(), EnginePhase.DOWN
-        self.start(now_ns)
+        self.start(now_ns, alone=True)
 
     @property
     def worker(self) -> Worker | None:
         """Its process, if one runs."""
         return self._worker
 
-    def start(self, now_ns: int) -> None:
-        """Start a process, counting it as one more start."""
+    def start(self, now_ns: int, alone: bool) -> None:
+        """Start a process, counting it as one more start. `alone`: no other judges meanwhile."""
         if not self._limit.allows(now_ns):
             self.looping = True
             return
         self._generation += 1
         identity = f"engine-{self._ring.first}-{self._generation}"
-        self._worker = Worker("engine", identity, self._channel.endpoint, self._settings, self._ring.descriptor)
+        settings = {**self._settings, "alone": alone}
+        self._worker = Worker("engine", identity, self._channel.endpoint, settings, self._ring.descriptor)
         self._channel.watch(self._worker, self)
         self.phase, self._since_ns, self._proven = EnginePhase.LOADING, now_ns, 0
 

@@ -52,7 +52,7 @@ def run_engine(settings: dict[str, Any], channel: Channel) -> None:
     if message[:1] != LOAD:
         raise WireError(f"expected a model, got {message[:1]!r}")
     count = settings["lanes"]
-    engine = load_engine(settings["engine"], message[1:], count, settings["batch"])
+    engine = load_engine(settings["engine"], message[1:], count, settings["batch"], settings["alone"])
     del message
     give_back()
     scored = channel.context.socket(zmq.PULL)

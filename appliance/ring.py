@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import mmap
 import os
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from calibration.errors import InputError
 
@@ -77,8 +77,8 @@ class Ring:
 
 
 def checksum(tensor: Tensor) -> int:
-    """CRC-32 of a C-contiguous tensor's bytes."""
-    return zlib.crc32(tensor.data)
+    """CRC-32 of a C-contiguous tensor's bytes, as zlib's: zlib-ng takes a tenth of its time, twice a part."""
+    return crc32(tensor.data)
 
 
 def _stride(shape: tuple[int, int, int]) -> int:

@@ -125,7 +125,7 @@ class Supervisor:
         """Start all processes and hold the engine against the goldens; "" or what is wrong with it."""
         self._health.enter(State.SELFTEST)
         post = self._posts.current
-        post.engine.start(time.monotonic_ns())
+        post.engine.start(time.monotonic_ns(), alone=True)
         for camera in self._cameras:
             camera.resume(*self._store.where_left(camera.name))
             camera.start()

@@ -170,7 +170,7 @@ class Switcher:
             camera.revive()
 
     def _restart(self, post: Post, why: str, now_ns: int) -> None:
-        post.engine.start(now_ns)
+        post.engine.start(now_ns, alone=post is self.current)
         if post is not self.current:
             if post.engine.looping:
                 self._drop_fallback()
@@ -212,7 +212,7 @@ class Switcher:
         elif self.candidate is None:
             self.candidate = post
             post.engine.pace_like(self.current.engine)
-            post.engine.start(now_ns)
+            post.engine.start(now_ns, alone=False)
         elif post.engine.phase is EnginePhase.REFUSED:
             self._refuse(wanted.sha256, wanted.name, f"its goldens do not pass: {post.engine.trouble}")
         elif post.engine.phase is EnginePhase.SERVING:

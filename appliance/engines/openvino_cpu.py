@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,26 +25,29 @@ ERRORS = (RuntimeError, ValueError, TypeError)
 
 
 class OpenVinoEngine:
-    """A compiled model for each batch size, and of each a request a lane; each lane computes on one thread.
+    """A compiled model for each batch size and lane, which computes on the lane's own thread.
 
-    One model that takes every size costs more time a part, and as much memory as two of these.
+    One model that takes every size costs more time a part, and as much memory as two of these; one for all lanes hands
+    every batch over to a thread of its own, and back.
     """
 
-    def __init__(self, model: bytes, lanes: int, size: int) -> None:
+    def __init__(self, model: bytes, lanes: int, size: int, alone: bool) -> None:
         """Load a model from verified bytes for so many concurrent callers; compile it for single frames and for batches
-        of `size`. Raises EngineError."""
+        of `size`, both at once where it is alone: beside an engine that judges, that would leave it no core. Raises
+        EngineError."""
         self._model, self._lanes = model, lanes
         self._settings = {
-            "NUM_STREAMS": str(lanes),
-            "INFERENCE_NUM_THREADS": str(lanes),
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": "1",
             "ENABLE_CPU_PINNING": "NO",  # the scheduler knows what else this machine does
             "INFERENCE_PRECISION_HINT": "f32",  # else the float tail is bfloat16 wherever the CPU has it
         }
         self._compiling = threading.Lock()
         try:
             self._core = openvino.Core()
-            # One after the other: beside an engine that judges, compiling on two cores would leave it none.
-            self._requests = {count: self._compiled(count) for count in sorted({1, size})}
+            sizes = sorted({1, size})
+            with ThreadPoolExecutor(len(sizes) if alone else 1) as compilers:
+                self._requests = dict(zip(sizes, compilers.map(self._compiled, sizes), strict=True))
         except ERRORS as error:
             raise EngineError(f"OpenVINO refuses the model: {_first_line(error)}") from error
         self.name = f"OpenVINO {openvino.__version__.partition('-')[0]}, CPU"
@@ -66,11 +71,16 @@ class OpenVinoEngine:
         self._requests = {count: requests for count, requests in self._requests.items() if count in (1, size)}
 
     def _compiled(self, size: int) -> list[openvino.InferRequest]:
-        """A request a lane, of the model for batches of so many."""
+        """A request a lane for batches of so many. The first lane's model is compiled, which takes three times as long
+        as handing it to another."""
         model = self._core.read_model(self._model, b"")
         model.reshape([size, *(side.get_length() for side in list(model.input().partial_shape)[1:])])
-        compiled = self._core.compile_model(model, "CPU", self._settings)
-        return [compiled.create_infer_request() for _ in range(self._lanes)]
+        compiled = [self._core.compile_model(model, "CPU", self._settings)]
+        if self._lanes > 1:
+            blob = compiled[0].export_model().getvalue()
+            rest = range(1, self._lanes)
+            compiled += [self._core.import_model(io.BytesIO(blob), "CPU", self._settings) for _ in rest]
+        return [each.create_infer_request() for each in compiled]
 
 
 def _first_line(error: Exception) -> str:

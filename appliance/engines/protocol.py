@@ -91,12 +91,15 @@ def variant_of(kind: str) -> str:
     return "trt" if kind in GPU_KINDS else "cpu"
 
 
-def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1, size: int = 1) -> Engine:
+def load_engine(
+    settings: Mapping[str, Any], model: bytes, lanes: int = 1, size: int = 1, alone: bool = False
+) -> Engine:
     """The engine of an [engine] section, with the model's verified bytes, for so many concurrent callers.
 
     Args:
         settings: with "plans", a directory where an engine may keep what it has built for this device; may be absent.
         size: of a full batch. Others may come, but the first of each may take long.
+        alone: nobody judges until it is loaded, so that it may take every core.
 
     Raises:
         EngineError: unknown kind, a library that is not there, or the model does not load.
@@ -105,7 +108,7 @@ def load_engine(settings: Mapping[str, Any], model: bytes, lanes: int = 1, size:
     if kind == "openvino":
         from appliance.engines.openvino_cpu import OpenVinoEngine
 
-        return OpenVinoEngine(model, lanes, size)
+        return OpenVinoEngine(model, lanes, size, alone)
     if kind == "onnxruntime":
         from appliance.engines.onnx_cpu import OnnxCpuEngine
 

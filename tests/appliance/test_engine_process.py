@@ -54,6 +54,7 @@ def engine_thread(ring: Ring, channel: zmq.Socket[bytes]) -> tuple[threading.Thr
         "shape": list(ring.shape),
         "batch": 4,
         "lanes": 2,
+        "alone": True,
         "engine": {"kind": "onnxruntime"},
     }
 
@@ -146,7 +147,7 @@ class Bench:
 
     def serve(self, link: EngineLink) -> None:
         """Start it, and wait until it may judge."""
-        link.start(time.monotonic_ns())
+        link.start(time.monotonic_ns(), alone=True)
         self.listen_while(link, lambda: link.phase is not EnginePhase.SERVING)
 
     def listen_while(self, link: EngineLink, condition: Callable[[], bool]) -> None:

@@ -67,7 +67,7 @@ def test_a_part_scores_the_same_wherever_it_lies(kind: str) -> None:
 @pytest.mark.parametrize("kind", CPU_KINDS)
 def test_lanes_do_not_disturb_each_other(kind: str) -> None:
     """Four threads judge different batches at once, many times: each gets the scores of its own."""
-    engine, tensors = load_engine({"kind": kind}, tiny_model(), 4), frames(16)
+    engine, tensors = load_engine({"kind": kind}, tiny_model(), 4, size=4, alone=True), frames(16)
     expected = engine.infer(tensors)
     wrong: list[int] = []
 
@@ -175,7 +175,7 @@ def test_a_lane_that_fails_ends_the_process(context: Context) -> None:
     here.send(LOAD + tiny_model())
     here.send(pack_batch(1, [7], [0]))
     shape = list(ring.shape)
-    settings = {"ring": ring.descriptor, "slots": 2, "first": 0, "shape": shape, "batch": 2, "lanes": 2}
+    settings = {"ring": ring.descriptor, "slots": 2, "first": 0, "shape": shape, "batch": 2, "lanes": 2, "alone": True}
     with pytest.raises(IndexError):
         run_engine({**settings, "engine": {"kind": "onnxruntime"}}, there)
     assert "lane-0" not in {thread.name for thread in threading.enumerate()}
