@@ -82,12 +82,13 @@ class Trial:
 class Trials:
     """What an engine is asked at self-test, and the batch size and lanes that follow. Pure but for what it remembers.
 
-    A larger batch is timed in turns with the best so far, ROUNDS times each; the least time counts, since whatever else
-    the machine does can only lengthen it. What is asked for the first time is asked once more, and its time neither
-    counts nor is spent: then an engine takes memory and makes its kernels. Sizes grow as long as that pays, so that a
-    model of slow parts is not asked for batches whose memory it would not earn. Then lanes are doubled as long as that
-    pays. Lanes that seem not to are timed again until twice the budget is spent: something else may have their cores
-    for a while, and a station keeps for weeks what is chosen here.
+    A larger batch is timed in turns with as many of the best so far as hold its parts, ROUNDS times each; the least
+    time counts, since whatever else the machine does can only lengthen it, and in equal times it is met equally
+    often: a smaller batch alone would slip through between two disturbances. What is asked for the first time is
+    asked once more, and its time neither counts nor is spent: then an engine takes memory and makes its kernels.
+    Sizes grow as long as that pays, so that a model of slow parts is not asked for batches whose memory it would not
+    earn. Then lanes are doubled as long as that pays. Lanes that seem not to are timed again until twice the budget
+    is spent: something else may have their cores for a while, and a station keeps for weeks what is chosen here.
 
     Attributes:
         size, lanes: the best so far; after the last trial, the answer.
@@ -107,28 +108,35 @@ class Trials:
         self._seen: set[Trial] = set()
         self.size, self.lanes, self.part_ns = 1, 1, 0.0
         self._left, self._todo = budget_ns, self._sizes()
+        self._row: list[int] = []
 
     @property
     def next(self) -> Trial | None:
         """What to time now; None at the end."""
-        return self._todo[0] if self._todo else None
+        return self._todo[0][0] if self._todo else None
 
     def took(self, elapsed_ns: int) -> None:
         """The trial `next` took so long, from the start of its first batch to the end of its last."""
-        trial = self._todo[0]
+        trial, times = self._todo[0]
         if trial not in self._seen:
             self._seen.add(trial)
             return
-        self._todo.pop(0)
-        part_ns = elapsed_ns / (trial.size * trial.lanes)
-        self._least[trial] = min(part_ns, self._least.get(trial, part_ns))
+        self._row.append(elapsed_ns)
         self._left -= elapsed_ns
+        whole = len(self._row) == times
+        if not whole and self._left > 0:
+            return
+        self._todo.pop(0)
+        if whole or trial not in self._least:
+            part_ns = sum(self._row) / (len(self._row) * trial.size * trial.lanes)
+            self._least[trial] = min(part_ns, self._least.get(trial, part_ns))
+        self._row.clear()
         if self._todo and self._left > 0:
             return
         best, tried = Trial(self.size, self.lanes), max(self._least, key=lambda each: (each.lanes, each.size))
         paid = tried != best and self._pays(tried, best)
         if tried.lanes > best.lanes and not paid and self._left > -self._budget:
-            self._todo = [tried]
+            self._todo = [(tried, 1)]
             return
         if paid:
             self.size, self.lanes = tried.size, tried.lanes
@@ -145,12 +153,14 @@ class Trials:
         cost = {trial: self._least[trial] + BATCH_NS / trial.size for trial in (tried, best)}
         return cost[tried] < cost[best] * (1 - BATCH_GAIN * (tried.size / best.size - 1))
 
-    def _sizes(self) -> list[Trial]:
-        """The next comparison of sizes; none after the largest, which is timed alone where it is the only one."""
+    def _sizes(self) -> list[tuple[Trial, int]]:
+        """The next comparison of sizes: what to time, and how often in a row. None after the largest, which is timed
+        alone where it is the only one."""
         larger = min(self._growth * self.size, self._largest)
         if larger > self.size:
-            return [Trial(self.size, 1), Trial(larger, 1)] * ROUNDS
-        return [] if self._least else [Trial(self.size, 1)] * ROUNDS
+            self._least.clear()  # what was timed before met another state of the machine
+            return [(Trial(self.size, 1), -(-larger // self.size)), (Trial(larger, 1), 1)] * ROUNDS
+        return [] if self._least else [(Trial(self.size, 1), 1)] * ROUNDS
 
-    def _more_lanes(self) -> list[Trial]:
-        return [Trial(self.size, min(2 * self.lanes, self._most))] * ROUNDS if self.lanes < self._most else []
+    def _more_lanes(self) -> list[tuple[Trial, int]]:
+        return [(Trial(self.size, min(2 * self.lanes, self._most)), 1)] * ROUNDS if self.lanes < self._most else []

@@ -13,7 +13,7 @@ from appliance.batcher import Batcher, Part
 from appliance.judge import judge
 from appliance.monitor.statistics import Statistics
 from appliance.selftest import golden_batches, golden_problem
-from appliance.sizing import AHEAD, Trial, Trials, fitting_batch, rest_ns, timely, window
+from appliance.sizing import AHEAD, ROUNDS, Trial, Trials, fitting_batch, rest_ns, timely, window
 from appliance.wire import ScoreNote
 from appliance.words import Reason, Verdict
 from appliance.workers import RESTARTS, WINDOW_NS, RestartLimit
@@ -254,6 +254,39 @@ def test_the_first_time_of_a_trial_does_not_count() -> None:
     trials = Trials(4, 1, 250_000_000)
     timed(trials, cost)
     assert (trials.size, trials.part_ns) == (4, 10.0**6)
+
+
+def test_a_disturbance_lengthens_small_batches_as_often_as_large_ones() -> None:
+    """Something takes 6 ms of every 20: batches of 10 ms meet it by turns, batches of 19 ms each time. The larger ones
+    pay all the same."""
+    now = 0.0
+
+    def cost(trial: Trial) -> float:
+        nonlocal now
+        work, began = {1: 10e6, 2: 19e6}[trial.size], now
+        while work > 0:
+            now += 1e6
+            work -= 1e6 if now % 20e6 < 14e6 else 0.0
+        return now - began
+
+    trials = Trials(2, 1, 10**9)
+    timed(trials, cost)
+    assert trials.size == 2
+
+
+def test_sizes_are_compared_within_the_same_time() -> None:
+    """A machine that slows down by a fifth after the first comparison is not taken for batches that do not pay."""
+    first = 2 + 3 * ROUNDS  # trials of the first comparison, with the two that do not count
+    asked = 0
+
+    def cost(trial: Trial) -> float:
+        nonlocal asked
+        asked += 1
+        return (2e6 + 8e6 * trial.size) * (1 if asked <= first else 1.2)
+
+    trials = Trials(4, 1, 10**9)
+    timed(trials, cost)
+    assert trials.size == 4
 
 
 def cost_on(cores: int) -> Callable[[Trial], float]:
