@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TRAINING := tests/trainer tests/test_readme.py
+TRAINING := tests/trainer tests/test_readme.py tests/appliance/test_two_pass.py tests/appliance/test_tiled_bundle.py
+# one thread a test process: OpenMP threads that wait for one another cost more than they gain; tests of one file stay
+# together, so that what they share is made once
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 export OMP_NUM_THREADS ?= 2
 
 .PHONY: demo test check lint types imports attacks faults soak powercut-db powercut-deploy bootstrap-trial push-cuts results-elpv bench peers screenshot clean help
@@ -29,10 +32,9 @@ demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8,
 
 test: $(STAMP) $(VENV)/.rtx ## lint, types, import layers, all tests
 	@$(MAKE) --no-print-directory check
-	@# one thread a test process: two cores, and OpenMP threads that wait for one another cost more than they gain
-	@# the trainer's without coverage: PyTorch's exporter is Python, and tracing slows it by much
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TRAINING)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TRAINING:%=--ignore=%) --cov --cov-report=term
+	@# what trains without coverage: PyTorch's exporter is Python, and tracing slows it by much
+	$(PYTEST) $(TRAINING)
+	$(PYTEST) $(TRAINING:%=--ignore=%) --cov --cov-report=term
 	@rm -f .coverage.*  # halves of processes that tests killed; the rest is combined already
 	$(BIN)/coverage report --include='calibration/*,deploy/*,appliance/*' --fail-under=90 >/dev/null
 
