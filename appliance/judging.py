@@ -1,7 +1,7 @@
 """The engine process: takes tensors from shared memory, checks that they are whole, gives back logits.
 
 It knows nothing of parts, thresholds or verdicts; what it says is checked against goldens by the supervisor. Batches
-are judged by lanes: threads of this one process that share the loaded model. Each takes the next batch as soon as it
+are judged by lanes: threads of this one process that share one engine. Each takes the next batch as soon as it
 has none, so that as many batches are judged at once as the supervisor sends.
 """
 

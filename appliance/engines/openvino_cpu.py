@@ -33,8 +33,8 @@ class OpenVinoEngine:
 
     def __init__(self, model: bytes, lanes: int, size: int, alone: bool) -> None:
         """Load a model from verified bytes for so many concurrent callers; compile it for single frames and for batches
-        of `size`, both at once where it is alone: beside an engine that judges, that would leave it no core. Raises
-        EngineError."""
+        of `size`, both at once where it is `alone`: beside an engine that judges, that would leave that one no core.
+        Raises EngineError."""
         self._model, self._lanes = model, lanes
         self._settings = {
             "NUM_STREAMS": "1",
@@ -71,15 +71,15 @@ class OpenVinoEngine:
         self._requests = {count: requests for count, requests in self._requests.items() if count in (1, size)}
 
     def _compiled(self, size: int) -> list[openvino.InferRequest]:
-        """A request a lane for batches of so many. The first lane's model is compiled, which takes three times as long
-        as handing it to another."""
+        """A request a lane for batches of so many. One model is compiled, and handed to the other lanes as it is, which
+        takes a fraction of that time."""
         model = self._core.read_model(self._model, b"")
         model.reshape([size, *(side.get_length() for side in list(model.input().partial_shape)[1:])])
         compiled = [self._core.compile_model(model, "CPU", self._settings)]
         if self._lanes > 1:
             blob = compiled[0].export_model().getvalue()
-            rest = range(1, self._lanes)
-            compiled += [self._core.import_model(io.BytesIO(blob), "CPU", self._settings) for _ in rest]
+            for _ in range(1, self._lanes):
+                compiled.append(self._core.import_model(io.BytesIO(blob), "CPU", self._settings))
         return [each.create_infer_request() for each in compiled]
 
 
