@@ -82,13 +82,15 @@ def line_rates(
     escape_draws = _share(escaped, escaped + caught_draws)
     overkill_draws = _share(good - good_passed, good)
     found = [_found(stratum) for stratum in (passed, *rejected)]
-    defects, parts = sum(found), [stratum.parts for stratum in (passed, *rejected)]
     expected = [stratum.expected for stratum in (passed, *rejected)]
+    # Stratum by stratum: of differences of sums a share may come out above 1, by rounding.
+    fine = [stratum.parts - count for stratum, count in zip((passed, *rejected), found, strict=True)]
+    expected_fine = [max(0.0, stratum.parts - stratum.expected) for stratum in (passed, *rejected)]
     return LineRates(
-        escape=_interval(_ratio(found[0], defects), escape_draws, level),
-        overkill=_interval(_ratio(sum(parts[1:]) - sum(found[1:]), sum(parts) - defects), overkill_draws, level),
+        escape=_interval(_ratio(found[0], sum(found)), escape_draws, level),
+        overkill=_interval(_ratio(sum(fine[1:]), sum(fine)), overkill_draws, level),
         expected_escape=_ratio(expected[0], sum(expected)),
-        expected_overkill=_ratio(sum(parts[1:]) - sum(expected[1:]), sum(parts) - sum(expected)),
+        expected_overkill=_ratio(sum(expected_fine[1:]), sum(expected_fine)),
         escape_draws=escape_draws,
         overkill_draws=overkill_draws,
     )

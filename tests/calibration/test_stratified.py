@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.reevaluation import SETTINGS, Setting, measure
@@ -68,6 +68,7 @@ def test_the_models_own_word_comes_from_its_probabilities() -> None:
     assert math.isnan(empty.escape.value)
 
 
+@example(passed=Stratum(26, 0.0, 26, 26), unsure=Stratum(), defect=Stratum(109, 0.0, 54, 51))
 @given(passed=strata(), unsure=strata(), defect=strata())
 def test_rates_and_limits_are_shares_around_the_value(passed: Stratum, unsure: Stratum, defect: Stratum) -> None:
     """Whatever was found."""
