@@ -39,7 +39,7 @@ from trainer.losses import class_balanced_weights
 from trainer.models.classifier import Classifier, ClassifierConfig
 from trainer.onnx_graph import export_core, session, with_normalisation
 from trainer.prepare import fit_anomaly, start_from
-from trainer.recipes import QUICK
+from trainer.recipes import FROZEN
 
 HEADS: dict[str, tuple[str, bool]] = {
     "mean": ("mean", False),
@@ -177,14 +177,14 @@ def defect_scores(
     features: NDArray[np.float32],
     train: Rows,
     val: Rows,
-    penalties: tuple[float, ...] = QUICK.head_penalties,
+    penalties: tuple[float, ...] = FROZEN.head_penalties,
 ) -> tuple[NDArray[np.float64], float]:
     """Fit the head; class probabilities of every image, float64 (n, classes), and the penalty that was chosen."""
     classes = len(maps.dataset.classes)
     targets = np.tile(np.eye(classes, dtype=np.float32)[maps.labels[train]], (2, 1))
-    weights = class_balanced_weights(np.bincount(maps.labels[train], minlength=classes), QUICK.balance)
+    weights = class_balanced_weights(np.bincount(maps.labels[train], minlength=classes), FROZEN.balance)
     learned = features[:, train].reshape(-1, model.features)
-    recipe = replace(QUICK, head_penalties=penalties)
+    recipe = replace(FROZEN, head_penalties=penalties)
     fit = fit_head(model, learned, targets, features[0, val], maps.labels[val], recipe, weights)
     ok_index = maps.dataset.ok_index
     fit_anomaly(model, features[0, train], maps.labels[train], features[0, val], maps.labels[val], ok_index)

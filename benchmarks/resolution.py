@@ -27,7 +27,7 @@ from calibration.values import Interval
 from trainer.data.importers import Options, import_folder
 from trainer.data.manifest import read_dataset
 from trainer.models.pooling import Pooling
-from trainer.recipes import QUICK
+from trainer.recipes import FROZEN
 from trainer.run import read_settings
 from trainer.train import train
 
@@ -79,7 +79,7 @@ def scored(build: Path, seed: int, frames: int, way: Way) -> tuple[Scores, str]:
         import_folder(images, data, Options(seed, FRACTIONS), ok="ok", name="thin scratches", licence="generated")
     if not (run / "scores.test.csv").exists():
         print(f"seed {seed}: {way}", file=sys.stderr, flush=True)
-        train(read_dataset(data), run, replace(QUICK, flips="none", pooling=way.pooling), seed, way.size)
+        train(read_dataset(data), run, replace(FROZEN, flips="none", pooling=way.pooling), seed, way.size)
     spec = read_settings(run).spec
     return Scores.read(run / "scores.test.csv"), f"{spec.width}x{spec.height}"
 

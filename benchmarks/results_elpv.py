@@ -1,8 +1,8 @@
 """Quality on ELPV solar cells, as docs/results.md reports it: `make results-elpv`.
 
-For each seed: a stratified 75/25 split (a validation fold is cut out of the 75), the full recipe, export to INT8, and
-the figures of the *exported* models on the test quarter. Temperature and thresholds come from the validation fold; the
-test fold is scored once. A finished seed is not computed again.
+For each seed: a stratified 75/25 split (a validation fold is cut out of the 75), the full recipe (or `--recipe quick`),
+export to INT8, and the figures of the *exported* models on the test quarter. Temperature and thresholds come from the
+validation fold; the test fold is scored once. A finished seed is not computed again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.page import write_section
 from calibration.decision import DecisionRule
 from calibration.metrics import accuracy, auroc, ece, ece_of_a_calibrated_model, softmax
@@ -25,12 +28,13 @@ from calibration.temperature import fit_temperature
 from deploy.bundle import open_bundle
 
 BIN = Path(sys.executable).parent
-BEGIN, END = "<!-- elpv:begin -->", "<!-- elpv:end -->"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One model on one test fold. Shares in 0..1."""
+    """One model on one test fold. Shares in 0..1; as_fp32 is that of parts with the same verdict as FP32's, and
+    paired_escapes are defects that FP32 alone rejects.
+    """
 
     seed: int
     model: str
@@ -43,6 +47,8 @@ class Figures:
     escape: float
     overkill: float
     unsure: float
+    as_fp32: float
+    paired_escapes: int
 
 
 def run(*words: str | Path) -> None:
@@ -70,15 +76,14 @@ def one_seed(build: Path, seed: int, recipe: str) -> list[Figures]:
 
 
 def figures_of(folder: Path, seed: int, model: str, rule: DecisionRule) -> Figures:
-    """Figures of one exported model; `rule` gives the thresholds for the `cpu` model's verdicts."""
-    val = Scores.read(folder / "export" / f"scores.{model}.val.csv")
-    test = Scores.read(folder / "export" / f"scores.{model}.test.csv")
-    temperature = fit_temperature(val.logits, val.labels)
-    before, after = softmax(test.logits), softmax(test.logits.astype(float) / temperature)
+    """Figures of one exported model; `rule` gives the thresholds, which all models of a bundle share."""
+    test, after = calibrated(folder, model)
+    before = softmax(test.logits)
     if accuracy(before, test.labels) != accuracy(after, test.labels):
         raise RuntimeError("temperature scaling changed an argmax")
     defect = 1 - after[:, test.ok_index]
     passed = defect <= rule.ok_below
+    passed_by_fp32 = 1 - calibrated(folder, "fp32")[1][:, test.ok_index] <= rule.ok_below
     unsure = (defect > rule.ok_below) & (defect < rule.defect_above)
     return Figures(
         seed=seed,
@@ -92,7 +97,15 @@ def figures_of(folder: Path, seed: int, model: str, rule: DecisionRule) -> Figur
         escape=float(passed[test.is_defect].mean()),
         overkill=float((~passed)[~test.is_defect].mean()),
         unsure=float(unsure.mean()),
+        as_fp32=float((passed == passed_by_fp32).mean()),
+        paired_escapes=int((test.is_defect & passed & ~passed_by_fp32).sum()),
     )
+
+
+def calibrated(folder: Path, model: str) -> tuple[Scores, NDArray[np.float64]]:
+    """Test scores of one exported model, and its probabilities (n, classes) at the temperature of its val scores."""
+    val, test = (Scores.read(folder / "export" / f"scores.{model}.{fold}.csv") for fold in ("val", "test"))
+    return test, softmax(test.logits.astype(float) / fit_temperature(val.logits, val.labels))
 
 
 COLUMNS = {
@@ -119,12 +132,16 @@ def section(figures: list[Figures], recipe: str) -> str:
         rows = [item for item in figures if item.model == model]
         lines.append(f"| {name} | " + " | ".join(_cell(rows, column) for column in COLUMNS) + " |")
     lines += ["", "Each seed, INT8 `cpu`, with the bundle's own thresholds (default costs):", ""]
-    lines += ["| seed | accuracy | AUROC | escape at 10 % overkill | ECE | escape | overkill | unsure |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
+    lines += [
+        "| seed | accuracy | AUROC | escape at 10 % overkill | ECE | escape | overkill | unsure | same verdict as FP32 "
+        "| defects that FP32 alone rejects |",
+        "|---" * 10 + "|",
+    ]
     for item in (item for item in figures if item.model == "cpu"):
         lines.append(
             f"| {item.seed} | {item.accuracy:.1%} | {item.auroc:.3f} | {item.escape_at_10_overkill:.1%} "
-            f"| {item.ece:.3f} | {item.escape:.1%} | {item.overkill:.1%} | {item.unsure:.1%} |"
+            f"| {item.ece:.3f} | {item.escape:.1%} | {item.overkill:.1%} | {item.unsure:.1%} "
+            f"| {item.as_fp32:.1%} | {item.paired_escapes} |"
         )
     return "\n".join(lines)
 
@@ -139,21 +156,23 @@ def _cell(rows: list[Figures], column: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", type=Path, default=Path("build/results-elpv"))
+    parser.add_argument("--build", type=Path, help="Default: build/results-elpv-RECIPE.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", type=int, help="compute this seed and stop: several can run side by side")
-    parser.add_argument("--recipe", default="full")
+    parser.add_argument("--recipe", choices=("full", "quick"), default="full")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    options.build.mkdir(parents=True, exist_ok=True)
+    recipe = options.recipe
+    build = options.build or Path("build") / f"results-elpv-{recipe}"
+    build.mkdir(parents=True, exist_ok=True)
     if options.only is not None:
-        one_seed(options.build, options.only, options.recipe)
+        one_seed(build, options.only, recipe)
         return
     figures: list[Figures] = []
     for seed in range(options.seeds):
-        figures += one_seed(options.build, seed, options.recipe)
-    text = section(figures, options.recipe)
-    write_section(BEGIN, text, END)
+        figures += one_seed(build, seed, recipe)
+    text = section(figures, recipe)
+    write_section(f"<!-- elpv-{recipe}:begin -->", text, f"<!-- elpv-{recipe}:end -->")
     result: Any = [asdict(item) for item in figures]
     print(json.dumps(result, indent=1) if options.json else text)
 

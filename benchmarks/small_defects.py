@@ -28,7 +28,7 @@ from calibration.scores import Scores
 from calibration.values import Interval
 from trainer.data.importers import Options, import_folder
 from trainer.data.manifest import read_dataset
-from trainer.recipes import ATTENTION_CROP, QUICK, TILES, Recipe
+from trainer.recipes import ATTENTION_CROP, FROZEN, TILES, Recipe
 from trainer.train import train
 
 FALSE_ALARMS = 0.10
@@ -45,8 +45,8 @@ class Way:
 
 
 WAYS = {
-    "small": Way("whole frame at 320x256", QUICK, (HEIGHT // 4, WIDTH // 4)),
-    "half": Way("whole frame at 640x512", QUICK, (HEIGHT // 2, WIDTH // 2)),
+    "small": Way("whole frame at 320x256", FROZEN, (HEIGHT // 4, WIDTH // 4)),
+    "half": Way("whole frame at 640x512", FROZEN, (HEIGHT // 2, WIDTH // 2)),
     "tiles": Way("tiles of 1280x1024", TILES, None),
     "crops": Way("attention cropping from 1280x1024", ATTENTION_CROP, None),
 }

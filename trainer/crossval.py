@@ -19,7 +19,7 @@ from trainer.features import FORWARD_BATCH, Pixels, Progress, keep_freed_memory,
 from trainer.head import fit_head
 from trainer.models.build import Network
 from trainer.models.classifier import Classifier
-from trainer.recipes import QUICK
+from trainer.recipes import FROZEN
 from trainer.run import plan
 
 Floats = NDArray[np.float32]
@@ -65,7 +65,7 @@ def out_of_fold_probabilities(
     """
     fold = checked_folds(dataset, folds, seed)
     keep_freed_memory()
-    settings = plan(dataset, QUICK, seed, size)
+    settings = plan(dataset, FROZEN, seed, size)
     model = Classifier(settings.model)
     model.load_imagenet()
     model.eval()
@@ -77,13 +77,13 @@ def out_of_fold_probabilities(
             features[rows] = embed(model, loaded.images, progress, f"features of {split}")
     labels = dataset.labels()
     logits = np.empty((len(labels), len(dataset.classes)), np.float32)
-    recipe, penalty = QUICK, np.nan
+    recipe, penalty = FROZEN, np.nan
     for held_out in range(folds):
         learn, judge = fold != held_out, fold == held_out
         targets = np.eye(len(dataset.classes), dtype=np.float32)[labels[learn]]
         weights = torch.ones(len(dataset.classes))
         fit = fit_head(model, features[learn], targets, features[judge], labels[judge], recipe, weights)
-        recipe, penalty = replace(QUICK, head_penalties=(fit.penalty,)), fit.penalty
+        recipe, penalty = replace(FROZEN, head_penalties=(fit.penalty,)), fit.penalty
         with torch.no_grad():
             logits[judge] = model.classify(torch.from_numpy(features[judge])).numpy()
         progress("folds", held_out + 1, folds)

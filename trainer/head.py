@@ -8,13 +8,22 @@ hardly move them: there the temperature counts. What is exported is adjusted, an
 on adjusted scores. Its probabilities speak of classes of equal size, rarer classes being raised: better for balanced
 accuracy, worse calibrated to the line until the temperature is fitted, and the thresholds of a release absorb what is
 left.
+
+A head can also be kept from what INT8 will blur. Its rounding errors reach the logits through the head's weights, with
+the variance ``w S w`` for the covariance S of the errors of the features; half of that, times `Recipe.int8_penalty`,
+joins the loss beside the L2 penalty. So parts near the threshold change sides less often. This is ridge regression's
+answer to noise in the regressors (Bishop, "Training with Noise is Equivalent to Tikhonov Regularization", Neural
+Computation 7, 1995), with the noise as it was measured (`trainer.feature_noise`) instead of white. A head held back so
+much says too little. The temperature makes up for that, but it stretches logits about 0, and with them a bias that was
+right for the short ones: so the bias is found anew, as it is at the length that the training parts ask for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +38,11 @@ from trainer.models.classifier import Classifier
 from trainer.recipes import Recipe
 
 MAX_ITERATIONS = 200
+
+SHRINKAGE = 0.5
+"""Share of the diagonal in the covariance of rounding errors: it is told from hardly more parts than features, and what
+stood still by chance will move (Ledoit & Wolf, Journal of Multivariate Analysis 88, 2004)."""
+
 Floats = NDArray[np.float32]
 
 
@@ -59,6 +73,7 @@ def fit_head(
     val_labels: NDArray[np.int64],
     recipe: Recipe,
     class_weights: Tensor,
+    errors: Floats | None = None,
 ) -> HeadFit:
     """Set the model's standardisation and linear layer to the logistic regression that validates best.
 
@@ -70,8 +85,9 @@ def fit_head(
         features: float32 (n, model.features); the pooled ones among them are learned from.
         targets: float32 (n, classes), rows summing to 1.
         val_features: float32 (m, model.features). val_labels: int64 (m,).
-        recipe: its head_penalties and gamma are used.
+        recipe: its head_penalties, gamma and, with errors, int8_penalty are used.
         class_weights: float32 (classes,).
+        errors: float32 (k, pooled features), by how much INT8 changes those of training frames; None: not asked for.
     """
     pooled = sum(model.pooled_sizes)
     features, val_features = features[:, :pooled], val_features[:, :pooled]
@@ -80,12 +96,23 @@ def fit_head(
         model.feature_scale.copy_(torch.from_numpy(1 / feature_spread(features, model.pooled_sizes)))
     x = ((torch.from_numpy(features) - model.feature_mean) * model.feature_scale).double()
     y = torch.from_numpy(targets).double()
+    blur = None if errors is None else _Blur.of(torch.from_numpy(errors) * model.feature_scale)
     weights = torch.zeros((y.shape[1], x.shape[1]), dtype=torch.float64)
     bias = torch.zeros(y.shape[1], dtype=torch.float64)
     val_x = ((torch.from_numpy(val_features) - model.feature_mean) * model.feature_scale).double()
+
+    def misfit(logits: Tensor) -> Tensor:
+        return focal_loss(logits, y, recipe.gamma, class_weights.double())
+
+    def loss(penalty: float) -> Tensor:
+        shunned = 0.0 if blur is None else recipe.int8_penalty / 2 * blur.variance(weights)
+        return misfit(x @ weights.T + bias) + penalty / 2 * weights.square().sum() + shunned
+
     best = HeadFit(penalty=math.nan, score=math.inf)
     for penalty in sorted(recipe.head_penalties, reverse=True):  # each starts from its stronger neighbour's solution
-        _minimise(x, y, weights, bias, penalty, recipe.gamma, class_weights.double())
+        _minimise(partial(loss, penalty), weights, bias)
+        if blur is not None:
+            bias = _bias_at_length(x @ weights.T, bias, misfit)
         score, _ = validation_score((val_x @ weights.T + bias).numpy(), val_labels)
         if score < best.score:
             best = HeadFit(penalty, score)
@@ -146,19 +173,44 @@ def feature_spread(features: Floats, sizes: Sequence[int]) -> Floats:
     return np.concatenate(typical).astype(np.float32)
 
 
-def _minimise(
-    x: Tensor, y: Tensor, weights: Tensor, bias: Tensor, penalty: float, gamma: float, class_weight: Tensor | None
-) -> None:
-    weights.requires_grad_(True)
-    bias.requires_grad_(True)
-    optimiser = torch.optim.LBFGS([weights, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
+@dataclass(frozen=True)
+class _Blur:
+    """Rounding errors of standardised features: float64 (k, features), about their mean, and their variances."""
+
+    errors: Tensor
+    variances: Tensor
+
+    @classmethod
+    def of(cls, errors: Tensor) -> _Blur:
+        centred = errors.double() - errors.double().mean(0)
+        return cls(centred, centred.square().mean(0))
+
+    def variance(self, weights: Tensor) -> Tensor:
+        """Of the errors of the logits of a head with these weights (classes, features), summed over classes."""
+        together = (self.errors @ weights.T).square().mean(0).sum()
+        return (1 - SHRINKAGE) * together + SHRINKAGE * (weights.square() @ self.variances).sum()
+
+
+def _bias_at_length(scores: Tensor, bias: Tensor, misfit: Callable[[Tensor], Tensor]) -> Tensor:
+    """The bias (classes,) with which scores (n, classes) fit best once they are as long as they should be; penalties
+    have left them shorter.
+    """
+    length, stretched = torch.ones(1, dtype=torch.float64), bias.clone()
+    _minimise(lambda: misfit(length * scores + stretched), length, stretched)
+    return stretched / length
+
+
+def _minimise(loss: Callable[[], Tensor], *free: Tensor) -> None:
+    for tensor in free:
+        tensor.requires_grad_(True)
+    optimiser = torch.optim.LBFGS(free, max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = focal_loss(x @ weights.T + bias, y, gamma, class_weight) + penalty / 2 * weights.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    weights.requires_grad_(False)
-    bias.requires_grad_(False)
+    for tensor in free:
+        tensor.requires_grad_(False)

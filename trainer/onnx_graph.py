@@ -268,9 +268,17 @@ def run_logits(
     what: str = "scoring",
 ) -> NDArray[np.float32]:
     """Logits float32 (n, classes) of preprocessed frames uint8 (n, C, H, W), in small batches."""
+    return run_batches(running, frames, progress, what)
+
+
+def run_batches(
+    running: onnxruntime.InferenceSession, frames: NDArray[np.uint8], progress: Progress, what: str
+) -> NDArray[np.float32]:
+    """The only output of a model, float32 (n, ...), for preprocessed frames uint8 (n, C, H, W), in small batches."""
+    [output] = running.get_outputs()
     rows = []
     for start in range(0, len(frames), SCORE_BATCH):
         batch = np.ascontiguousarray(frames[start : start + SCORE_BATCH])
-        rows.append(np.asarray(running.run([LOGITS], {FRAMES: batch})[0], np.float32))
+        rows.append(np.asarray(running.run([output.name], {FRAMES: batch})[0], np.float32))
         progress(what, min(start + SCORE_BATCH, len(frames)), len(frames))
     return np.concatenate(rows)

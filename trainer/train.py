@@ -22,6 +22,7 @@ from trainer.checkpoint import Checkpoints, Progressed
 from trainer.data.loader import LoadedSplit, load_split
 from trainer.data.manifest import Dataset
 from trainer.device import CPU
+from trainer.feature_noise import rounding_errors
 from trainer.features import Activations, Progress, embed_all, keep_freed_memory, predict, silent
 from trainer.fine_tune import Fold, learn, predict_lower
 from trainer.head import adjust_bias, fit_head, learning_set, validation_score
@@ -29,6 +30,7 @@ from trainer.models.attention_crop import AttentionCrop
 from trainer.models.build import build_one
 from trainer.models.classifier import FLIPS, Classifier, save_run_model
 from trainer.models.committee import Committee, CommitteeConfig
+from trainer.models.efficientnet_lite import SIZES
 from trainer.precision import as_computed
 from trainer.prepare import fit_anomaly, fit_places, start_pooling
 from trainer.recipes import Recipe
@@ -160,6 +162,9 @@ def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Act
     """
     model.eval()
     features = embed_all(model, lower, progress, "features")
+    errors = None
+    if fold.recipe.int8_penalty and model.config.backbone in SIZES:
+        errors = rounding_errors(model, fold.train, features, lower.copies, fold.seed, progress)
     return fit_head(
         model,
         *learning_set(features, fold.train.labels, fold.targets, fold.recipe, fold.seed),
@@ -167,6 +172,7 @@ def start_head(model: Classifier, fold: Fold, lower: Activations, lower_val: Act
         fold.val.labels,
         fold.recipe,
         fold.class_weights,
+        errors,
     ).score
 
 

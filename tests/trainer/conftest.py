@@ -10,7 +10,7 @@ import pytest
 from tests.support.folders import FolderSpec, write_folder
 from trainer.data.importers import import_folder
 from trainer.export import ExportResult, export_run
-from trainer.recipes import QUICK
+from trainer.recipes import FROZEN
 from trainer.release import ReleaseResult, release_run
 from trainer.train import train
 
@@ -32,7 +32,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
     root = tmp_path_factory.mktemp("released")
     write_folder(root / "images", FolderSpec(48, 64, (60, 24, 24)))
     dataset = import_folder(root / "images", root / "data", licence="none").dataset
-    train(dataset, root / "run", QUICK, seed=3, size=(48, 64))
+    train(dataset, root / "run", FROZEN, seed=3, size=(48, 64))
     exported = export_run(root / "run")
     result = release_run(root / "run", root / "parts.lgb", name="parts")
     return Released(root / "run", root / "data", root / "parts.lgb", exported, result)

@@ -28,7 +28,7 @@ from trainer.data.manifest import Dataset
 from trainer.distill import ALONE, Lesson, Teaching, learn, prepare
 from trainer.export import export_run
 from trainer.features import predict
-from trainer.recipes import QUICK
+from trainer.recipes import FROZEN
 from trainer.run import RunSettings, read_settings
 from trainer.student import student_recipe, student_settings, student_size
 from trainer.teacher import Teacher, answers, open_teacher
@@ -54,7 +54,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     root = tmp_path_factory.mktemp("distill")
     write_folder(root / "images", FolderSpec(64, 96, (40, 24)))
     dataset = import_folder(root / "images", root / "data", licence="none").dataset
-    train(dataset, root / "teacher", replace(QUICK, flip_average="horizontal"), seed=1, size=(64, 96))
+    train(dataset, root / "teacher", replace(FROZEN, flip_average="horizontal"), seed=1, size=(64, 96))
     said = call(root, "--backbone", SMALLEST, "--epochs", 2, "--size", "48x64", "--seed", 5, "--json")
     return Taught(dataset, root / "data", root / "teacher", root / "student", json.loads(said))
 

@@ -30,7 +30,7 @@ from trainer.models.pooling import PARTS, POOLS, PROJECTED, PartPool, Projection
 from trainer.observe import observe_spans
 from trainer.onnx_graph import constant, run_logits, session, with_normalisation
 from trainer.prepare import fit_anomaly
-from trainer.recipes import QUICK
+from trainer.recipes import FROZEN, QUICK
 from trainer.release import release_run
 from trainer.train import train
 
@@ -238,7 +238,7 @@ class Made:
         write_folder(root / "images", FolderSpec(48, 64, (40, 16, 16)))
         self.data = import_folder(root / "images", root / "data", licence="none").dataset
         self.run, self.bundle = root / "run", root / "parts.lgb"
-        recipe = replace(QUICK, pooling=pooling, anomaly=more, places=more)  # type: ignore[arg-type]
+        recipe = replace(QUICK if more else FROZEN, pooling=pooling, anomaly=more, places=more)  # type: ignore[arg-type]
         train(self.data, self.run, recipe, seed=1, size=(48, 64))
         self.exported: ExportResult = export_run(self.run)
         release_run(self.run, self.bundle, name="parts")

@@ -27,13 +27,13 @@ from trainer.fine_tune import Fold, fine_tune, start
 from trainer.head import adjust_bias, fit_head, learning_set
 from trainer.losses import logit_adjusted_loss
 from trainer.models.classifier import Classifier, ClassifierConfig
-from trainer.recipes import FULL, QUICK, Recipe
+from trainer.recipes import FROZEN, FULL, Recipe
 from trainer.train import TrainResult, train
 
 COUNTS = (40, 8, 4)
 """Images per class; half of each are for training."""
 
-PLAIN = replace(QUICK, name="plain", balance=0.0, flips="none", head_penalties=(1e5,))
+PLAIN = replace(FROZEN, name="plain", balance=0.0, flips="none", head_penalties=(1e5,))
 """So strong a penalty that only the bias can say anything: thousands of features tell any few parts apart."""
 
 TUNED = replace(PLAIN, name="tuned", epochs=1, batch=8, frozen_stages=5, patience=1)
@@ -246,7 +246,7 @@ def test_batches_go_round_after_round() -> None:
 def test_a_recipe_that_makes_no_sense_names_the_field(change: dict[str, object], match: str) -> None:
     """Values out of range, of the wrong type, or that would have no effect."""
     with pytest.raises(InputError, match=match):
-        replace(QUICK, **change)  # type: ignore[arg-type]
+        replace(FROZEN, **change)  # type: ignore[arg-type]
 
 
 def test_recipes_of_a_file_may_leave_defaults_out_but_not_the_name() -> None:
@@ -276,7 +276,7 @@ def test_a_class_of_one_image_is_refused(tmp_path: Path) -> None:
     """It can be learned from or measured on, not both; the message names it and what to do."""
     dataset = parts(tmp_path / "images", (8, 8, 1))
     with pytest.raises(InputError, match=r"class 'pit' has one image.*merge"):
-        train(dataset, tmp_path / "run", QUICK)
+        train(dataset, tmp_path / "run", FROZEN)
     assert not (tmp_path / "run").exists()
 
 
@@ -285,7 +285,7 @@ def test_adjustment_of_a_class_without_training_images_is_refused(tmp_path: Path
     dataset = parts(tmp_path / "images", (12, 12, 4))
     kept = tuple(i for i in dataset.items if not (i.label == "pit" and i.split == "train"))
     with pytest.raises(InputError, match=r"class 'pit' has no training image.*tau"):
-        train(replace(dataset, items=kept), tmp_path / "run", replace(QUICK, tau=1.0))
+        train(replace(dataset, items=kept), tmp_path / "run", replace(FROZEN, tau=1.0))
     assert not (tmp_path / "run").exists()
 
 

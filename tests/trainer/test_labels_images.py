@@ -17,7 +17,7 @@ from tests.trainer.test_labels_cli import answer, call, refusal
 from trainer.crossval import checked_folds
 from trainer.data.importers import Options, import_folder
 from trainer.data.manifest import Dataset, Item
-from trainer.recipes import QUICK
+from trainer.recipes import FROZEN
 from trainer.train import train
 
 FLIPS = 5
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(FLIPS):
         (root / f"images/good/good-{i:04d}.png").rename(root / f"images/stain/flipped-{i}.png")
     dataset = import_folder(root / "images", root / "data", Options(fractions=(0.7, 0.2, 0.1))).dataset
-    train(dataset, root / "run", QUICK, seed=1, size=(48, 48))
+    train(dataset, root / "run", FROZEN, seed=1, size=(48, 48))
     return root
 
 

@@ -29,7 +29,7 @@ from trainer.data.sampling import draw_batches
 from trainer.evaluate import evaluate_run
 from trainer.features import Activations, predict
 from trainer.models.classifier import Classifier, ClassifierConfig, load_run_model
-from trainer.recipes import FULL, PIXEL_BUDGET, QUICK, SHORT_SIDE, Recipe, choose_input_size
+from trainer.recipes import FROZEN, FULL, PIXEL_BUDGET, SHORT_SIDE, Recipe, choose_input_size
 from trainer.run import read_settings
 from trainer.train import train
 
@@ -109,10 +109,10 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(tmp_path: Path) -> Non
 def test_a_run_folder_is_not_mixed_with_another_training(tmp_path: Path) -> None:
     """Training another seed into the same folder is refused, and the run there is untouched."""
     dataset = parts(tmp_path / "images")
-    train(dataset, tmp_path / "run", QUICK, 1)
+    train(dataset, tmp_path / "run", FROZEN, 1)
     before = files(tmp_path / "run")
     with pytest.raises(InputError, match="another folder"):
-        train(dataset, tmp_path / "run", QUICK, 2)
+        train(dataset, tmp_path / "run", FROZEN, 2)
     assert files(tmp_path / "run") == before
 
 
@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 def test_the_quick_recipe_separates_marked_parts(tmp_path: Path, counts: tuple[int, ...], colour: bool) -> None:
     """Frozen features and a linear head find the marks, in grey and colour, two classes or four."""
     dataset = parts(tmp_path / "images", counts, colour)
-    result = train(dataset, tmp_path / "run", QUICK, 0)
+    result = train(dataset, tmp_path / "run", FROZEN, 0)
     report = evaluate_run(tmp_path / "run")
     assert result.epochs == 0
     assert report.test.auroc > 0.9
@@ -179,8 +179,8 @@ def test_fine_tuning_stops_early_and_never_loses_the_best_score(tmp_path: Path) 
 
 def test_doubt_is_learned_as_doubt(tmp_path: Path) -> None:
     """Targets of 0.75 give less certain answers than the same labels without doubt."""
-    sure = train(parts(tmp_path / "images"), tmp_path / "sure", QUICK, 0)
-    unsure = train(parts(tmp_path / "images", soft=True), tmp_path / "unsure", QUICK, 0)
+    sure = train(parts(tmp_path / "images"), tmp_path / "sure", FROZEN, 0)
+    unsure = train(parts(tmp_path / "images", soft=True), tmp_path / "unsure", FROZEN, 0)
     spans = [np.abs(np.diff(Scores.read(r.run / "scores.val.csv").logits)).mean() for r in (sure, unsure)]
     assert spans[1] < spans[0]
 
@@ -188,7 +188,7 @@ def test_doubt_is_learned_as_doubt(tmp_path: Path) -> None:
 def test_scores_are_those_of_the_saved_model(tmp_path: Path) -> None:
     """The CSV holds exactly what the model file answers; the settings come back from run.json."""
     dataset = parts(tmp_path / "images")
-    result = train(dataset, tmp_path / "run", QUICK, 0)
+    result = train(dataset, tmp_path / "run", FROZEN, 0)
     model, classes = load_run_model(tmp_path / "run" / "model.safetensors")
     scores = Scores.read(tmp_path / "run" / "scores.test.csv")
     frames = [cv2.imread(str(dataset.root / path), cv2.IMREAD_GRAYSCALE) for path in scores.paths]
@@ -204,7 +204,7 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
     dataset = parts(tmp_path / "images")
     lonely = replace(dataset, items=tuple(i for i in dataset.items if i.label == "good"))
     with pytest.raises(InputError, match="one class only"):
-        train(lonely, tmp_path / "run", QUICK)
+        train(lonely, tmp_path / "run", FROZEN)
 
 
 def test_a_damaged_run_json_is_named(tmp_path: Path) -> None:
