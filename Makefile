@@ -27,7 +27,7 @@ $(VENV)/.rtx: $(STAMP)
 	-$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[openvino]'
 	@touch $@
 
-demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8, bundle, push, judge (about 2 minutes)
+demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8, bundle, push, judge (4 to 5 minutes)
 	$(BIN)/python -m benchmarks.demo
 
 test: $(STAMP) $(VENV)/.rtx ## lint, types, import layers, all tests

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance.config import Station
 from appliance.desk import Summary
 from appliance.engine_link import Model
-from appliance.engines.protocol import WHOLE_BATCHES, missing, variant_of
+from appliance.engines.protocol import missing, most_parts, variant_of
 from appliance.lock import station_lock
 from appliance.paths import StationPaths, make_directories
 from appliance.quarantine import open_store
@@ -86,6 +86,7 @@ def _once(
             raise
         slot = read_state(root).active_slot  # a damaged record is for nobody to wait over
         return f"{NO_BUNDLE}: {error}", slot.sha256 if slot else ""
+    chosen = replace(chosen, bundle=chosen.bundle.for_judging(variant_of(station.engine.kind)))
     if chosen.instead:
         name = chosen.bundle.manifest.name
         store.alert("BUNDLE", f"bundle {name} judges again, the one pushed after it cannot: {chosen.instead}")
@@ -159,7 +160,8 @@ def _with_bundle(
     """Prove one bundle and run, with it and those pushed meanwhile; the reason when it is not proven."""
 
     def opened(bundle: Bundle) -> tuple[Station, Model]:
-        return fitted(station, bundle), Model(bundle, variant_of(station.engine.kind))
+        variant = variant_of(station.engine.kind)
+        return fitted(station, bundle), Model(bundle.for_judging(variant), variant)
 
     try:
         supervisor = Supervisor(station, chosen.bundle, opened, store)
@@ -185,6 +187,6 @@ def fitted(station: Station, bundle: Bundle) -> Station:
             open_source(camera.model_dump(mode="json"), bundle.manifest.preprocess.channels)
         except InputError as error:
             raise InputError(f"camera.{name}: {error}") from None
-    size = station.batch.size
-    size = min(size, bundle.manifest.max_batch, WHOLE_BATCHES.get(station.engine.kind, size))
+    manifest = bundle.manifest
+    size = most_parts(station.engine.kind, manifest.views, min(station.batch.size, manifest.max_batch))
     return station.model_copy(update={"batch": station.batch.model_copy(update={"size": size})})

@@ -28,7 +28,7 @@ from appliance.wire import (
 )
 from appliance.workers import RestartLimit, Worker
 from calibration.decision import DecisionRule
-from deploy.bundle import Bundle, GoldenFrame
+from deploy.bundle import Bundle, GoldenFrame, GoldenScores
 
 START_NS = 60 * 10**9
 """Longest time for starting, loading and proving."""
@@ -83,14 +83,15 @@ class EngineLink:
         first: int,
         channel: WorkerChannel,
     ) -> None:
-        """Preprocess the goldens into the ring from slot `first` on, where they stay.
+        """Preprocess the goldens into the ring from slot `first` on, where they stay; their frames are not kept.
 
         `settings`: for its process; a batch has at most `batch` parts, and at most `lanes` are judged at once.
 
         Raises:
             GeometryError: the bundle's own goldens are not what its preprocessing takes.
         """
-        self._model, self._rule, self._goldens, self._ring = model, model.rule, goldens, ring
+        self._model, self._rule, self._ring = model, model.rule, ring
+        self._goldens = [GoldenScores(golden.name, golden.logits) for golden in goldens]
         self._settings, self._timeout_ns, self._first, self._channel = settings, int(timeout_s * 1e9), first, channel
         self.size, self.lanes = int(settings["batch"]), int(settings["lanes"])
         self._whole = settings["engine"]["kind"] in WHOLE_BATCHES

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.decision import DecisionRule
-from deploy.bundle import GoldenFrame
+from deploy.bundle import GoldenScores
 
 TOLERANCE = 0.25
 """Largest deviation of a logit from the recorded one. INT8 kernels of other CPUs round differently by a step or two
@@ -30,7 +30,7 @@ def golden_batches(goldens: int, size: int) -> list[list[int]]:
 
 
 def golden_problem(
-    rule: DecisionRule, goldens: Sequence[GoldenFrame], variant: str, batch: Sequence[int], logits: NDArray[np.float32]
+    rule: DecisionRule, goldens: Sequence[GoldenScores], variant: str, batch: Sequence[int], logits: NDArray[np.float32]
 ) -> str:
     """What is wrong with the logits (len(batch), classes) that an engine gave for a batch of goldens; "" if nothing."""
     expected = np.stack([goldens[index].logits[variant] for index in batch])

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from appliance.client import fetch_status
 from appliance.config import Station, load_station
-from appliance.engines.protocol import WHOLE_BATCHES, Engine, load_engine
+from appliance.engines.protocol import WHOLE_BATCHES, Engine, load_engine, most_parts
 from appliance.history import open_readonly, rejects_by_reason, tally
 from appliance.paths import StationPaths
 from appliance.sizing import Trials
@@ -188,7 +188,7 @@ def bare_loop(station: Station, seconds: float, at: float) -> Measure:
     bundle = open_bundle(station.station.bundle)
     spec: PreprocessSpec = bundle.manifest.preprocess
     kind, size = station.engine.kind, station.batch.size
-    size = min(size, WHOLE_BATCHES.get(kind, size))
+    size = most_parts(kind, bundle.manifest.views, size)
     engine = load_engine({"kind": kind}, bundle.model("cpu"), size=size)
     source = open_source(station.camera["top"].model_dump(mode="json"), spec.channels)
     buffer = np.empty((size, *spec.shape), np.uint8)

@@ -24,7 +24,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -60,12 +60,18 @@ class BundleError(InputError):
 
 
 @dataclass(frozen=True)
-class GoldenFrame:
-    """One golden frame with the logits each variant gave for it: {variant: float32 (classes,)}."""
+class GoldenScores:
+    """A golden frame by name, with the logits each variant gave for it: {variant: float32 (classes,)}."""
 
     name: str
-    frame: Frame
     logits: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class GoldenFrame(GoldenScores):
+    """The same, and the frame itself."""
+
+    frame: Frame
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,13 @@ class Bundle:
             raise BundleError(f"{self.path}: no variant {variant!r}; it has {sorted(self.manifest.variants)}")
         return self.members[self.manifest.variants[variant].model]
 
+    def for_judging(self, variant: str) -> Bundle:
+        """The bundle with no more in memory than it takes to judge with one variant: its model, which is the only one
+        to ask for then if it has that variant at all, and the goldens."""
+        models = [each.model for name, each in self.manifest.variants.items() if name == variant]
+        kept = {name: data for name, data in self.members.items() if name in models or name.startswith("golden/")}
+        return replace(self, members=MappingProxyType(kept))
+
     def variant(self, name: str) -> Variant:
         """Decision rule, baseline and figures of a variant."""
         self.model(name)
@@ -109,7 +122,7 @@ class Bundle:
             except (ImageError, KeyError) as error:
                 raise BundleError(f"{self.path}: golden frame {golden.frame}: {error}") from None
             logits = {name: np.asarray(row, np.float32) for name, row in golden.logits.items()}
-            frames.append(GoldenFrame(golden.frame, frame, MappingProxyType(logits)))
+            frames.append(GoldenFrame(golden.frame, MappingProxyType(logits), frame))
         return frames
 
 

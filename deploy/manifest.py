@@ -133,6 +133,7 @@ class Provenance(Strict):
 class Manifest(Strict):
     """All that is known of a bundle.
 
+    views: mirrored views of a part that its models average over, in one pass.
     metrics: held-out figures with their intervals, by name; rates are shares in 0..1.
     files: SHA-256 of every other member, by name.
     """
@@ -145,6 +146,7 @@ class Manifest(Strict):
     preprocess: PreprocessSpec
     appearance: AppearanceBaseline
     max_batch: int = Field(ge=1, le=256)
+    views: int = Field(default=1, ge=1, le=16)
     variants: dict[str, Variant] = Field(min_length=1)
     metrics: dict[str, Interval]
     provenance: Provenance

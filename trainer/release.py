@@ -25,6 +25,7 @@ from trainer.export import EXPORT, FOLDS, MODELS, check_unchanged, dataset_of
 from trainer.features import Progress, silent
 from trainer.figures import Fitted, Measured, fit, measure, warnings_of
 from trainer.goldens import COUNT, GoldenMember, choose, frame_of, load
+from trainer.models.committee import views_of
 from trainer.onnx_graph import MAX_BATCH, run_logits, session
 from trainer.parity import ParityFigures, compare
 from trainer.provenance import code_revision, created, versions
@@ -253,6 +254,7 @@ def _manifest(
         preprocess=settings.spec,
         appearance=looks,
         max_batch=MAX_BATCH,
+        views=len(views_of(settings.model)),
         variants=variants,
         metrics=_metrics(measured),
         provenance=Provenance(

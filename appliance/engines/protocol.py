@@ -15,7 +15,13 @@ GPU_KINDS = ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")
 
 WHOLE_BATCHES = {"openvino": 4}
 """Values of engine.kind whose engines are compiled for each batch size, and so get single parts and full batches, of at
-most so many parts: larger ones have not been found faster, and each size compiled takes memory and time at a start."""
+most so many frames, each mirrored view of a part being one: larger ones have not been found faster, and each size that
+is compiled takes memory and time at a start."""
+
+
+def most_parts(kind: str, views: int, size: int) -> int:
+    """Parts of a full batch where `size` are asked for, of models that look at so many views of a part."""
+    return min(size, max(1, WHOLE_BATCHES[kind] // views)) if kind in WHOLE_BATCHES else size
 
 
 class EngineError(RuntimeError):

@@ -16,7 +16,16 @@ import pytest
 import zmq
 
 from appliance.config import EngineSection
-from appliance.engines.protocol import NEEDS, WHOLE_BATCHES, Engine, EngineError, load_engine, missing, variant_of
+from appliance.engines.protocol import (
+    NEEDS,
+    WHOLE_BATCHES,
+    Engine,
+    EngineError,
+    load_engine,
+    missing,
+    most_parts,
+    variant_of,
+)
 from appliance.judging import run_engine
 from appliance.memory import give_back
 from appliance.ring import Ring
@@ -154,6 +163,14 @@ def test_the_daemon_judges_with_openvino(tmp_path: Path) -> None:
     sizes = {size for (size,) in rows(config, "SELECT DISTINCT batch FROM verdict")}
     assert len(sizes - {1}) <= 1, "it is compiled for single parts and one size of full batches"
     assert max(sizes) <= WHOLE_BATCHES["openvino"]
+
+
+@pytest.mark.parametrize(("views", "parts"), [(1, 4), (2, 2), (4, 1), (16, 1)])
+def test_every_view_of_a_part_counts_in_a_full_batch(views: int, parts: int) -> None:
+    """OpenVINO is compiled for so many frames at once, which is what its memory goes by; others take what is asked."""
+    assert most_parts("openvino", views, 8) == parts
+    assert most_parts("openvino", views, 1) == 1
+    assert most_parts("onnxruntime", views, 8) == 8
 
 
 def test_openvino_does_not_report_home() -> None:

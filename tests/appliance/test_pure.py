@@ -18,7 +18,7 @@ from appliance.wire import ScoreNote
 from appliance.words import Reason, Verdict
 from appliance.workers import RESTARTS, WINDOW_NS, RestartLimit
 from calibration.decision import Decision, DecisionRule
-from deploy.bundle import GoldenFrame
+from deploy.bundle import GoldenScores
 
 RULE = DecisionRule(("ok", "dent", "scratch"), "ok", 1.0, 0.2, 0.8, "0" * 64, "0" * 64)
 
@@ -156,9 +156,8 @@ def test_goldens_stand_everywhere(goldens: int, size: int) -> None:
 
 def test_golden_problems_are_named() -> None:
     """A wrong decision, a score off by more than allowed, NaN and a wrong shape are found; rounding is not."""
-    frame = np.zeros((4, 4), np.uint8)
     goldens = [
-        GoldenFrame(f"golden/{i:03d}.png", frame, {"cpu": np.array(row, np.float32)})
+        GoldenScores(f"golden/{i:03d}.png", {"cpu": np.array(row, np.float32)})
         for i, row in enumerate([(9, 0, 0), (0, 9, 0)])
     ]
     right = np.array([(9, 0, 0), (0, 9, 0)], np.float32)

@@ -8,6 +8,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,24 @@ def test_a_variant_that_is_not_there_is_a_clear_error(good: bytes) -> None:
     """It says which there are."""
     with pytest.raises(BundleError, match=r"no variant 'trt'; it has \['cpu'\]"):
         parse_bundle(good, HERE).variant("trt")
+
+
+def test_who_judges_holds_one_model_and_the_goldens(good: bytes) -> None:
+    """Of two models the other one is let go, and the report; what is judged with is the same."""
+    bundle = parse_bundle(good, HERE)
+    cpu = bundle.manifest.variants["cpu"]
+    variants = {"cpu": cpu, "trt": cpu.model_copy(update={"model": "model.trt.onnx"})}
+    bundle = replace(
+        bundle,
+        manifest=bundle.manifest.model_copy(update={"variants": variants}),
+        members={**bundle.members, "model.trt.onnx": b"another"},
+    )
+    kept = bundle.for_judging("cpu")
+    goldens = {name for name in bundle.members if name.startswith("golden/")}
+    assert kept.members.keys() == goldens | {"model.cpu.onnx"}
+    assert (kept.sha256, kept.variant("cpu")) == (bundle.sha256, bundle.variant("cpu"))
+    assert [golden.name for golden in kept.goldens()] == [golden.name for golden in bundle.goldens()]
+    assert bundle.for_judging("gpu").members.keys() == goldens
 
 
 def test_equal_contents_give_equal_files(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("endless class name", lambda m: m.update(classes=["ok", "x" * 65]), "printable"),
     ("ESC in the bundle's name", lambda m: m.update(name="\x1b[2J"), "printable"),
     ("a time without a zone", lambda m: m.update(created="2026-01-01T00:00:00"), "created"),
+    ("no view of a part", lambda m: m.update(views=0), "views"),
     ("batch 0", lambda m: m.update(max_batch=0), "max_batch"),
     ("no variant", lambda m: m.update(variants={}), "variants"),
     ("a variant under another name", lambda m: m.update(variants={"gpu": m["variants"]["cpu"]}), "gpu"),

@@ -256,6 +256,11 @@ def test_heads_are_exported_with_every_convolution_in_int8(made: Made) -> None:
     assert all(figures.paired_escapes <= 2 for figures in made.exported.parity.values())
 
 
+def test_the_bundle_says_how_many_views_its_models_look_at(made: Made) -> None:
+    """Two with the quick recipe's default, whatever its head is."""
+    assert open_bundle(made.bundle).manifest.views == (2 if made.anomaly else 1)
+
+
 def test_the_appliance_judges_with_such_a_bundle_as_with_any_other(made: Made) -> None:
     """Its engine gives the recorded scores of the goldens, alone and in a full batch."""
     bundle = open_bundle(made.bundle)
