@@ -87,7 +87,7 @@ def test_figures_carry_intervals_and_names(released: Released) -> None:
 def test_provenance_says_how_to_make_it_again(released: Released) -> None:
     """Dataset hash, seed, recipe, revision, versions and the reason of the input size."""
     origin, settings = open_bundle(released.bundle).manifest.provenance, read_settings(released.run)
-    assert (origin.dataset_sha256, origin.seed, origin.recipe) == (settings.dataset_sha256, 3, "quick")
+    assert (origin.dataset_sha256, origin.seed, origin.recipe) == (settings.dataset_sha256, 3, "frozen")
     assert "set by hand" in origin.input_size_reason
     assert {"python", "torch", "onnx", "onnxruntime", "numpy"} <= origin.versions.keys()
     assert origin.code_revision == code_revision() != ""
