@@ -9,18 +9,19 @@ on adjusted scores. Its probabilities speak of classes of equal size, rarer clas
 accuracy, worse calibrated to the line until the temperature is fitted, and the thresholds of a release absorb what is
 left.
 
-A head can also be kept from what INT8 will blur. Its rounding errors reach the logits through the head's weights, with
-the variance ``w S w`` for the covariance S of the errors of the features; half of that, times `Recipe.int8_penalty`,
-joins the loss beside the L2 penalty. So parts near the threshold change sides less often. This is ridge regression's
-answer to noise in the regressors (Bishop, "Training with Noise is Equivalent to Tikhonov Regularization", Neural
-Computation 7, 1995), with the noise as it was measured (`trainer.feature_noise`) instead of white. A head held back so
-much says too little. The temperature makes up for that, but it stretches logits about 0, and with them a bias that was
-right for the short ones: so the bias is found anew, as it is at the length that the training parts ask for.
+A head can also be kept from what INT8 will blur. Its rounding errors reach the logits through the head's weights: for a
+difference of two logits, with weights w, the variance is ``w S w``, S being the covariance of the features' errors.
+Half of that, times `Recipe.int8_penalty`, joins the loss beside the L2 penalty, so that parts near the threshold change
+sides less often. This is ridge regression's answer to noise in the regressors (Bishop, "Training with Noise is
+Equivalent to Tikhonov Regularization", Neural Computation 7, 1995), with the noise as it was measured
+(`trainer.feature_noise`) instead of white. A head held back so much says too little. The temperature makes up for that,
+but it stretches logits about 0, and with them a bias that was right for the short ones: so the bias is found anew, as
+it is at the length that the training parts ask for. Where INT8 blurs what tells parts apart, so much weight would cost
+more than it is worth: of some weights the heaviest is taken that does not validate worse than the best beyond chance.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,14 +44,20 @@ SHRINKAGE = 0.5
 """Share of the diagonal in the covariance of rounding errors: it is told from hardly more parts than features, and what
 stood still by chance will move (Ledoit & Wolf, Journal of Multivariate Analysis 88, 2004)."""
 
+SHARES_TRIED = (1.0, 0.3, 0.1, 0.0)
+"""Of the recipe's int8_penalty, the heaviest first."""
+
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class HeadFit:
-    """What was chosen: the L2 penalty and the validation score it got (see `validation_score`)."""
+    """What was chosen: the L2 penalty, the weight of INT8's errors, and the validation score they got (see
+    `validation_score`).
+    """
 
     penalty: float
+    int8_penalty: float
     score: float
 
 
@@ -60,9 +67,17 @@ def validation_score(logits: NDArray[np.floating], labels: NDArray[np.int64]) ->
     The temperature is refitted on the exported model anyway, so a model that is only too sure of itself must
     not lose to one that separates less.
     """
+    return _mean(_losses(logits, labels))
+
+
+def _losses(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.floating]:
     p = softmax(logits / fit_temperature(logits, labels))[np.arange(len(labels)), labels]
-    losses = -np.log(np.maximum(p, 1e-12))
-    return float(losses.mean()), float(losses.std() / np.sqrt(len(losses)))
+    return np.asarray(-np.log(np.maximum(p, 1e-12)))
+
+
+def _mean(values: NDArray[np.floating]) -> tuple[float, float]:
+    """The mean and its standard error."""
+    return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
 def fit_head(
@@ -104,22 +119,27 @@ def fit_head(
     def misfit(logits: Tensor) -> Tensor:
         return focal_loss(logits, y, recipe.gamma, class_weights.double())
 
-    def loss(penalty: float) -> Tensor:
-        shunned = 0.0 if blur is None else recipe.int8_penalty / 2 * blur.variance(weights)
+    def loss(penalty: float, weight: float) -> Tensor:
+        shunned = 0.0 if blur is None else weight / 2 * blur.variance(weights)
         return misfit(x @ weights.T + bias) + penalty / 2 * weights.square().sum() + shunned
 
-    best = HeadFit(penalty=math.nan, score=math.inf)
-    for penalty in sorted(recipe.head_penalties, reverse=True):  # each starts from its stronger neighbour's solution
-        _minimise(partial(loss, penalty), weights, bias)
-        if blur is not None:
-            bias = _bias_at_length(x @ weights.T, bias, misfit)
-        score, _ = validation_score((val_x @ weights.T + bias).numpy(), val_labels)
-        if score < best.score:
-            best = HeadFit(penalty, score)
-            with torch.no_grad():
-                model.linear.weight.copy_(weights)
-                model.linear.bias.copy_(bias)
-    return best
+    def fitted(weight: float) -> _Tried:
+        nonlocal bias
+        tried = []
+        for penalty in sorted(recipe.head_penalties, reverse=True):  # each starts from the stronger one's solution
+            _minimise(partial(loss, penalty, weight), weights, bias)
+            if blur is not None:
+                bias = _bias_at_length(x @ weights.T, bias, misfit)
+            losses = _losses((val_x @ weights.T + bias).numpy(), val_labels)
+            tried.append(_Tried(penalty, weight, losses, weights.clone(), bias.clone()))
+        return min(tried, key=lambda head: head.losses.mean())
+
+    shares = (0.0,) if blur is None else SHARES_TRIED
+    head = _heaviest_no_worse([fitted(share * recipe.int8_penalty) for share in shares])
+    with torch.no_grad():
+        model.linear.weight.copy_(head.weights)
+        model.linear.bias.copy_(head.bias)
+    return HeadFit(head.penalty, head.int8_penalty, float(head.losses.mean()))
 
 
 def learning_set(
@@ -186,9 +206,35 @@ class _Blur:
         return cls(centred, centred.square().mean(0))
 
     def variance(self, weights: Tensor) -> Tensor:
-        """Of the errors of the logits of a head with these weights (classes, features), summed over classes."""
+        """Of the error of the difference of two logits, mean over all pairs, of a head with these weights (classes,
+        features), whose sum over classes is 0, as penalties leave it.
+        """
         together = (self.errors @ weights.T).square().mean(0).sum()
-        return (1 - SHRINKAGE) * together + SHRINKAGE * (weights.square() @ self.variances).sum()
+        summed = (1 - SHRINKAGE) * together + SHRINKAGE * (weights.square() @ self.variances).sum()
+        return summed * 2 / (len(weights) - 1)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A head with the penalties it was fitted by, and what each validation part costs it in nats."""
+
+    penalty: float
+    int8_penalty: float
+    losses: NDArray[np.floating]
+    weights: Tensor
+    bias: Tensor
+
+
+def _heaviest_no_worse(heads: Sequence[_Tried]) -> _Tried:
+    """The first of the heads, from the heaviest penalty on, that does not validate worse than the best one beyond
+    chance: by two standard errors of the difference, part by part.
+    """
+    best = min(heads, key=lambda head: head.losses.mean())
+    for head in heads:
+        difference, error = _mean(head.losses - best.losses)
+        if difference <= 2 * error:
+            return head
+    return best
 
 
 def _bias_at_length(scores: Tensor, bias: Tensor, misfit: Callable[[Tensor], Tensor]) -> Tensor:

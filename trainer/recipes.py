@@ -63,9 +63,9 @@ class Recipe:
             training set stands for: see trainer.models.anomaly.
         places: single places of a frame vote on its class too, for small defects: see trainer.models.places.
         head_penalties: L2 strengths tried for the head on frozen, standardised features; validation picks one.
-        int8_penalty: >= 0, weight in the loss of the variance that INT8 will give the logits, so that INT8 and FP32
-            give the same verdict more often; see trainer.head. It is measured, which takes an export; of backbones
-            other than EfficientNet-Lite it is not, and counts nothing. 0 measures nothing.
+        int8_penalty: >= 0, most weight in the loss of the variance that INT8 will give the difference of two logits, so
+            that INT8 and FP32 give the same verdict more often; see trainer.head. It is measured, which takes an
+            export; of backbones other than EfficientNet-Lite it is not, and counts nothing. 0 measures nothing.
     """
 
     name: str
@@ -196,7 +196,7 @@ def _is_like(value: object, annotation: object) -> bool:
 FROZEN = Recipe("frozen", flips="horizontal")
 """Frozen backbone, logistic head, nothing for the device: what cross-validation and comparisons of features train."""
 
-QUICK = replace(FROZEN, name="quick", flip_average="horizontal", int8_penalty=100.0, head_penalties=(0.1, 0.3, 1.0))
+QUICK = replace(FROZEN, name="quick", flip_average="horizontal", int8_penalty=50.0, head_penalties=(0.1, 0.3, 1.0))
 """The same for a device, in minutes: for the demo, and to see whether the pictures hold the answer. Its head shuns what
 INT8 blurs, and the answer is the mean over two mirrored views."""
 

@@ -17,7 +17,7 @@ from trainer.data.loader import load_split
 from trainer.data.manifest import read_dataset
 from trainer.feature_noise import rounding_errors
 from trainer.features import Activations, embed_all, silent
-from trainer.head import SHRINKAGE, fit_head
+from trainer.head import SHRINKAGE, HeadFit, fit_head
 from trainer.losses import focal_loss
 from trainer.models.classifier import FLIPS, Classifier, ClassifierConfig, load_run_model
 from trainer.onnx_graph import run_logits, session
@@ -65,19 +65,17 @@ def made_up(rng: np.random.Generator) -> tuple[Classifier, Floats, NDArray[np.in
     return model, features.astype(np.float32), labels, errors.astype(np.float32)
 
 
-def fitted(
-    model: Classifier, features: Floats, labels: NDArray[np.int64], errors: Floats | None, weight: float
-) -> None:
+def fitted(model: Classifier, features: Floats, labels: NDArray[np.int64], errors: Floats, weight: float) -> HeadFit:
     """Fit the model's head at a penalty of 0.1."""
     recipe = replace(FROZEN, head_penalties=(0.1,), int8_penalty=weight)
     targets = np.eye(2, dtype=np.float32)[labels]
-    fit_head(model, features, targets, features, labels, recipe, torch.ones(2), errors)
+    return fit_head(model, features, targets, features, labels, recipe, torch.ones(2), errors)
 
 
 def test_the_weights_are_where_the_loss_with_the_variance_has_no_slope() -> None:
     """The variance by its definition, w S w with the covariance matrix S shrunk to its diagonal; at the best bias."""
     model, features, labels, errors = made_up(np.random.default_rng(1))
-    fitted(model, features, labels, errors, 20.0)
+    fitted(model, features, labels, errors, 10.0)
     s = np.cov(errors * model.feature_scale.numpy(), rowvar=False, bias=True)
     shrunk = torch.from_numpy((1 - SHRINKAGE) * s + SHRINKAGE * np.diag(np.diag(s)))
     weight = model.linear.weight.detach().double().requires_grad_()
@@ -94,11 +92,27 @@ def test_the_weights_are_where_the_loss_with_the_variance_has_no_slope() -> None
         return misfit()
 
     descent.step(step)  # type: ignore[no-untyped-call]
-    variance = (weight @ shrunk * weight).sum()
+    margin = weight[1] - weight[0]
+    variance = margin @ shrunk @ margin
     loss = misfit() + 0.1 / 2 * weight.square().sum()
-    with_blur = torch.autograd.grad(loss + 20.0 / 2 * variance, weight, retain_graph=True)[0]
+    with_blur = torch.autograd.grad(loss + 10.0 / 2 * variance, weight, retain_graph=True)[0]
     assert float(with_blur.norm()) < 1e-3
     assert float(torch.autograd.grad(loss, weight)[0].norm()) > 0.01
+
+
+@pytest.mark.parametrize(("blurred", "weight"), [(1, 200.0), (0, 0.0)])
+def test_less_weight_is_taken_where_it_would_cost_more_than_chance(blurred: int, weight: float) -> None:
+    """Of two features the first tells parts apart. Where INT8 blurs the other one the full weight costs nothing; where
+    it blurs the first there would be nothing to tell parts by but chance.
+    """
+    rng = np.random.default_rng(5)
+    model = Classifier(ClassifierConfig(2, 1, pooling="mean"))
+    labels = rng.integers(0, 2, 400)
+    features = np.zeros((400, model.features), np.float32)
+    features[:, :2] = rng.normal(size=(400, 2)) + np.outer(labels, [2.0, 0.0])
+    errors = np.zeros_like(features)
+    errors[:, blurred] = 30 * rng.normal(size=400)
+    assert fitted(model, features, labels, errors, 200.0).int8_penalty == weight
 
 
 def test_a_head_held_back_is_unbiased_at_its_temperature() -> None:
