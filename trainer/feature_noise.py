@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from trainer.data.loader import LoadedSplit
-from trainer.features import Progress, silent
+from trainer.features import FORWARD_BATCH, Progress, silent
 from trainer.models.classifier import Classifier, Views
 from trainer.models.committee import views_of
 from trainer.onnx_graph import copied, export_core, run_batches, session
@@ -48,9 +48,12 @@ def rounding_errors(
     variants = quantise(core, train.images, train.labels, seed, progress, views_of(model.config))
     running = session(_before_the_head(variants["cpu"].model))
     errors = []
-    for view, known in zip(views, features, strict=True):
-        found = run_batches(running, np.flip(train.images[rows], view), progress, "features in INT8")
-        errors.append(found - known[rows, : found.shape[1]])
+    for at, (view, known) in enumerate(zip(views, features, strict=True)):
+        for start in range(0, len(rows), FORWARD_BATCH):  # never all frames in memory at once
+            some = rows[start : start + FORWARD_BATCH]
+            found = run_batches(running, np.flip(train.images[some], view), silent, "")
+            errors.append(found - known[some, : found.shape[1]])
+            progress("features in INT8", at * len(rows) + start + len(some), len(views) * len(rows))
     return np.concatenate(errors)
 
 
