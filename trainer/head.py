@@ -41,8 +41,8 @@ from trainer.recipes import Recipe
 MAX_ITERATIONS = 200
 
 SHRINKAGE = 0.5
-"""Share of the diagonal in the covariance of rounding errors: it is told from hardly more parts than features, and what
-stood still by chance will move (Ledoit & Wolf, Journal of Multivariate Analysis 88, 2004)."""
+"""Share of the diagonal in the covariance of rounding errors: it is told from fewer errors than there are features, and
+what stood still by chance will move (Ledoit & Wolf, Journal of Multivariate Analysis 88, 2004)."""
 
 SHARES_TRIED = (1.0, 0.3, 0.1, 0.0)
 """Of the recipe's int8_penalty, the heaviest first."""
@@ -230,11 +230,8 @@ def _heaviest_no_worse(heads: Sequence[_Tried]) -> _Tried:
     chance: by two standard errors of the difference, part by part.
     """
     best = min(heads, key=lambda head: head.losses.mean())
-    for head in heads:
-        difference, error = _mean(head.losses - best.losses)
-        if difference <= 2 * error:
-            return head
-    return best
+    differences = (_mean(head.losses - best.losses) for head in heads)
+    return next(head for head, (mean, error) in zip(heads, differences, strict=True) if mean <= 2 * error)
 
 
 def _bias_at_length(scores: Tensor, bias: Tensor, misfit: Callable[[Tensor], Tensor]) -> Tensor:
