@@ -116,7 +116,7 @@ def observe_moments(
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     running = session(model)
     rng = np.random.default_rng([seed, 11])
-    sums: dict[str, Moments] = {}
+    sums: dict[str, _Sums] = {}
     for i, frame in enumerate(frames):
         pixels = _normalised(frame[None])
         maps = dict(zip(inputs, running.run(inputs, {PIXELS: pixels}), strict=True)) if inputs else {}
@@ -124,25 +124,32 @@ def observe_moments(
         for node in convs:
             seen = maps[node.input[0]]  # of several where the network cuts the frame up: one of them in turn
             sampled = patches(seen[i % len(seen)], node, weights[node.input[1]].shape, rng)
-            total = Moments(
-                sampled.sum(axis=2, dtype=np.float64),
-                np.matmul(sampled, sampled.transpose(0, 2, 1)).astype(np.float64),
-                sampled.shape[2],
-            )
-            known = sums.get(node.name)
-            sums[node.name] = total if known is None else _added(known, total)
+            if node.name not in sums:
+                sums[node.name] = _Sums(*sampled.shape[:2])
+            sums[node.name].add(sampled)
         progress("calibrating: moments", i + 1, len(frames))
-    return {name: _centred(total) for name, total in sums.items()}
+    return {name: total.moments() for name, total in sums.items()}
 
 
-def _added(a: Moments, b: Moments) -> Moments:
-    return Moments(a.mean + b.mean, a.covariance + b.covariance, a.samples + b.samples)
+class _Sums:
+    """Sums over the samples of a convolution; added to in place, for there may be millions."""
 
+    def __init__(self, groups: int, size: int) -> None:
+        self._values = np.zeros((groups, size))
+        self._products = np.zeros((groups, size, size))
+        self._samples = 0
 
-def _centred(sums: Moments) -> Moments:
-    mean = sums.mean / sums.samples
-    covariance = sums.covariance / sums.samples - mean[:, :, None] * mean[:, None, :]
-    return Moments(mean, covariance, sums.samples)
+    def add(self, sampled: Floats) -> None:
+        """Add samples, float32 (G, K, S)."""
+        self._values += sampled.sum(axis=2, dtype=np.float64)
+        self._products += np.matmul(sampled, sampled.transpose(0, 2, 1))
+        self._samples += sampled.shape[2]
+
+    def moments(self) -> Moments:
+        """Mean and covariance of all that was added."""
+        mean = self._values / self._samples
+        covariance = self._products / self._samples - mean[:, :, None] * mean[:, None, :]
+        return Moments(mean, covariance, self._samples)
 
 
 def patches(values: Floats, node: NodeProto, weight_shape: tuple[int, ...], rng: np.random.Generator) -> Floats:

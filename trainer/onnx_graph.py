@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from trainer.features import Progress, silent
+from trainer.models import mobilenet_v3
 from trainer.models.build import Network
 from trainer.models.classifier import PIXEL_MEAN, PIXEL_SCALE
+from trainer.models.efficientnet_lite import ConvNorm
 from trainer.models.full_resolution import FullResolution
 
 FRAMES, PIXELS, LOGITS = "frames", "pixels", "logits"
@@ -31,14 +34,31 @@ SCORE_BATCH = 8
 
 
 class _Core(nn.Module):
-    """The classifier from normalised pixels on: each variant gets its own way from uint8 to there."""
+    """The classifier from normalised pixels on: each variant gets its own way from uint8 to there.
+
+    A copy, its batch norms multiplied into the convolutions before them.
+    """
 
     def __init__(self, model: Network) -> None:
         super().__init__()
-        self.model = model.separated() if isinstance(model, FullResolution) else model
+        self.model = deepcopy(model.separated() if isinstance(model, FullResolution) else model)
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, ConvNorm | mobilenet_v3.ConvNorm):  # the exporter would do it, in twice the time
+                _fold(module)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.model.from_pixels(pixels)
+
+
+def _fold(layer: ConvNorm | mobilenet_v3.ConvNorm) -> None:
+    """Multiply a batch norm into its convolution, in the order of ONNX Script's own rule: bit by bit its weights."""
+    conv, norm = layer.conv, layer.norm
+    of = {name: values.numpy() for name, values in norm.state_dict().items()}
+    scale = of["weight"] / np.sqrt(of["running_var"] + norm.eps)
+    conv.weight = nn.Parameter(conv.weight.detach() * torch.from_numpy(scale[:, None, None, None]))
+    conv.bias = nn.Parameter(torch.from_numpy(-of["running_mean"] * scale + of["bias"]))
+    layer.register_module("norm", nn.Identity())
 
 
 def export_core(model: Network, shape: tuple[int, int, int]) -> ModelProto:
@@ -52,7 +72,7 @@ def export_core(model: Network, shape: tuple[int, int, int]) -> ModelProto:
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "core.onnx"
         torch.onnx.export(
-            _Core(model).eval(),
+            _Core(model),
             (example,),
             path,
             dynamo=True,

@@ -43,8 +43,8 @@ class ConvNorm(nn.Module):
 
     Inspection sets are small and unbalanced, so the statistics never leave ImageNet's, whatever ``train()``
     says. That makes the norm a constant scale per channel: in training it is multiplied into the weights
-    (same function, no pass over the activations); in evaluation it stands as its own layer, which exporters
-    fold.
+    (same function, no pass over the activations); in evaluation it stands as its own layer, which the export
+    folds.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:

@@ -51,9 +51,12 @@ class ConvNorm(nn.Module):
             top, bottom = same_padding(x.shape[2], self.kernel, self.stride)
             left, right = same_padding(x.shape[3], self.kernel, self.stride)
             x = F.pad(x, (left, right, top, bottom))
+        if not self.training:
+            normed: Tensor = self.norm(self.conv(x))
+            return normed
         values = (self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias)
         # The layer's own forward would also count batches, which nobody reads and a resumed training would not repeat.
-        return F.batch_norm(self.conv(x), *values, self.training, MOMENTUM, self.norm.eps)
+        return F.batch_norm(self.conv(x), *values, True, MOMENTUM, self.norm.eps)
 
 
 class Block(nn.Module):
