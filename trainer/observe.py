@@ -162,21 +162,21 @@ def patches(values: Floats, node: NodeProto, weight_shape: tuple[int, ...], rng:
         float32 (G, C / G * kh * kw, S), zero where the window reaches beyond the map; S <= PLACES.
     """
     attributes = conv_attributes(node)
-    _, height, width = values.shape
+    channels, height, width = values.shape
     kernel_h, kernel_w = weight_shape[2:]
     top, left, bottom, right = attributes.pads
     (step_y, step_x), (gap_y, gap_x) = attributes.strides, attributes.dilations
     rows = (height + top + bottom - gap_y * (kernel_h - 1) - 1) // step_y + 1
     columns = (width + left + right - gap_x * (kernel_w - 1) - 1) // step_x + 1
     place = rng.choice(rows * columns, min(PLACES, rows * columns), replace=False)
-    y, x = place // columns * step_y - top, place % columns * step_x - left
-    taps = []
-    for tap_y in range(kernel_h):
-        for tap_x in range(kernel_w):
-            yy, xx = y + tap_y * gap_y, x + tap_x * gap_x
-            inside = (yy >= 0) & (yy < height) & (xx >= 0) & (xx < width)
-            taps.append(values[:, yy.clip(0, height - 1), xx.clip(0, width - 1)] * inside)
-    window = np.stack(taps, axis=1)  # (C, kh * kw, S)
+    tap_y, tap_x = np.divmod(np.arange(kernel_h * kernel_w)[:, None], kernel_w)
+    y = place // columns * step_y - top + tap_y * gap_y  # (kh * kw, S), as x
+    x = place % columns * step_x - left + tap_x * gap_x
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    at = y.clip(0, height - 1) * width + x.clip(0, width - 1)
+    window = values.reshape(channels, -1).take(at, axis=1)  # (C, kh * kw, S)
+    if not inside.all():
+        window *= inside
     return window.reshape(attributes.group, -1, len(place))
 
 

@@ -45,7 +45,7 @@ class TwoPass:
 def two_pass(tmp_path_factory: pytest.TempPathFactory) -> TwoPass:
     """Three classes of 192x256 grey parts, trained, exported and released by the attention-crop recipe."""
     root = tmp_path_factory.mktemp("two-pass")
-    write_folder(root / "images", FolderSpec(HEIGHT, WIDTH, (30, 15, 15)))
+    write_folder(root / "images", FolderSpec(HEIGHT, WIDTH, (20, 10, 10)))
     dataset = import_folder(root / "images", root / "data", licence="none").dataset
     train(dataset, root / "run", ATTENTION_CROP, seed=2)
     exported = export_run(root / "run")

@@ -30,7 +30,7 @@ class Released:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
     """Three classes of 48x64 grey parts, head on frozen features, 48x64 input."""
     root = tmp_path_factory.mktemp("released")
-    write_folder(root / "images", FolderSpec(48, 64, (60, 24, 24)))
+    write_folder(root / "images", FolderSpec(48, 64, (40, 16, 16)))
     dataset = import_folder(root / "images", root / "data", licence="none").dataset
     train(dataset, root / "run", FROZEN, seed=3, size=(48, 64))
     exported = export_run(root / "run")

@@ -235,7 +235,7 @@ class Made:
 
     def __init__(self, root: Path, pooling: str, more: bool) -> None:
         self.anomaly = more
-        write_folder(root / "images", FolderSpec(48, 64, (40, 16, 16)))
+        write_folder(root / "images", FolderSpec(48, 64, (30, 12, 12)))
         self.data = import_folder(root / "images", root / "data", licence="none").dataset
         self.run, self.bundle = root / "run", root / "parts.lgb"
         recipe = replace(QUICK if more else FROZEN, pooling=pooling, anomaly=more, places=more)  # type: ignore[arg-type]

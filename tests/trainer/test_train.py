@@ -33,8 +33,8 @@ from trainer.recipes import FROZEN, FULL, PIXEL_BUDGET, SHORT_SIDE, Recipe, choo
 from trainer.run import read_settings
 from trainer.train import train
 
-SMALL = replace(FULL, name="small", epochs=3, batch=8, frozen_stages=5, flips="horizontal")
-LIT = replace(SMALL, jitter=0.2)
+SMALL = replace(FULL, name="small", epochs=2, batch=4, frozen_stages=5, flips="horizontal")
+LIT = replace(SMALL, epochs=3, jitter=0.2)
 
 
 def parts(root: Path, counts: tuple[int, ...] = (24, 16), colour: bool = False, soft: bool = False) -> Dataset:
@@ -139,7 +139,7 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path, monkeyp
     dataset = parts(tmp_path / "images")
     kept = {}
     for keep_last in (False, True):
-        recipe = replace(SMALL, epochs=2, patience=1, keep_last=keep_last)
+        recipe = replace(SMALL, patience=1, keep_last=keep_last)
         run = train(dataset, tmp_path / str(keep_last), recipe, 0)
         kept[keep_last] = (run.epochs, run.kept_epoch)
     assert kept == {False: (1, 0), True: (2, 2)}
@@ -149,11 +149,11 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path, monkeyp
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     """A checkpoint that cannot be read ends in a message with the remedy."""
     dataset = parts(tmp_path / "images")
-    train(dataset, tmp_path / "run", SMALL, 1)
+    train(dataset, tmp_path / "run", replace(SMALL, epochs=1), 1)
     checkpoint = tmp_path / "run" / "checkpoint" / "last.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with pytest.raises(InputError, match="is damaged"):
-        train(dataset, tmp_path / "run", SMALL, 1)
+        train(dataset, tmp_path / "run", replace(SMALL, epochs=1), 1)
 
 
 @pytest.mark.parametrize(("counts", "colour"), [((40, 40), False), ((36, 24, 24, 12), True)])
@@ -171,7 +171,7 @@ def test_fine_tuning_stops_early_and_never_loses_the_best_score(tmp_path: Path) 
     """The head on frozen features is epoch 0; training stops `patience` epochs after the best one."""
     dataset = parts(tmp_path / "images")
     head = train(dataset, tmp_path / "head", replace(SMALL, epochs=0), 0)
-    tuned = train(dataset, tmp_path / "tuned", replace(SMALL, patience=1), 0)
+    tuned = train(dataset, tmp_path / "tuned", replace(SMALL, epochs=3, patience=1), 0)
     assert tuned.val_score <= head.val_score
     scores = [line["val_score"] for line in log_lines(tuned.run)]
     assert tuned.epochs <= int(np.argmin([head.val_score, *scores])) + 1
