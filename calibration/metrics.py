@@ -177,10 +177,14 @@ def resamples(n: int, groups: ArrayLike | None = None, draws: int = 500, seed: i
         for _ in range(draws):
             yield rng.integers(0, n, n)
         return
-    _, index = np.unique(np.asarray(groups), return_inverse=True)
-    members = [np.flatnonzero(index == g) for g in range(int(index.max()) + 1)]
+    _, index, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    rows = np.argsort(index, kind="stable")  # those of the first group, then those of the second, ...
+    starts = np.cumsum(sizes) - sizes
     for _ in range(draws):
-        yield np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
+        drawn = rng.integers(0, len(sizes), len(sizes))
+        lengths = sizes[drawn]
+        ends = np.cumsum(lengths)
+        yield rows[np.arange(ends[-1]) + np.repeat(starts[drawn] - (ends - lengths), lengths)]
 
 
 def _quantiles(value: float, values: Floats, level: float = 0.95) -> Interval:
