@@ -264,9 +264,13 @@ class Disk:
         for index, operation in enumerate(self._pending):
             if random.random() < 0.5 if names == "any" else index < upto:
                 _rename(kept, operation)
-        whole = {path for path in kept if all(str(p) in kept for p in list(Path(path).parents)[:-1])}
-        found = {path: kept[path] for path in sorted(whole)}
-        return {p: None if n is None else self._files[n].left(data, random) for p, n in found.items()}
+        found: Tree = {}
+        for path in sorted(kept):  # a directory before what is in it
+            if (directory := os.path.dirname(path)) and directory not in found:
+                continue
+            file = kept[path]
+            found[path] = None if file is None else self._files[file].left(data, random)
+        return found
 
 
 def _inside(directory: str) -> str:
