@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TRAINING := tests/trainer tests/test_readme.py tests/appliance/test_two_pass.py tests/appliance/test_tiled_bundle.py
-# one thread a test process: OpenMP threads that wait for one another cost more than they gain; tests of one file stay
-# together, so that what they share is made once
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# the longest first
+TRAINING := tests/test_readme.py tests/appliance/test_two_pass.py tests/appliance/test_tiled_bundle.py tests/trainer
+# one thread a test process: OpenMP threads that wait for one another cost more than they gain
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 2
+# bytecode is kept: tests start hundreds of programs, which would be compiled at each start
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check lint types imports attacks faults soak powercut-db powercut-deploy bootstrap-trial push-cuts results-elpv bench peers screenshot clean help
 
@@ -32,9 +34,11 @@ demo: $(STAMP) ## the whole product on real solar cells: train, calibrate, INT8,
 
 test: $(STAMP) $(VENV)/.rtx ## lint, types, import layers, all tests
 	@$(MAKE) --no-print-directory check
-	@# what trains without coverage: PyTorch's exporter is Python, and tracing slows it by much
-	$(PYTEST) $(TRAINING)
-	$(PYTEST) $(TRAINING:%=--ignore=%) --cov --cov-report=term
+	@# what trains without coverage: PyTorch's exporter is Python, and tracing slows it by much; tests of one file stay
+	@# together, so that what they share is made once
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(TRAINING)
+	@# of the rest every third waits for a station
+	$(PYTEST) -n 3 --dist worksteal $(TRAINING:%=--ignore=%) --cov --cov-report=term
 	@rm -f .coverage.*  # halves of processes that tests killed; the rest is combined already
 	$(BIN)/coverage report --include='calibration/*,deploy/*,appliance/*' --fail-under=90 >/dev/null
 

@@ -174,10 +174,10 @@ def patches(values: Floats, node: NodeProto, weight_shape: tuple[int, ...], rng:
     x = place % columns * step_x - left + tap_x * gap_x
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     at = y.clip(0, height - 1) * width + x.clip(0, width - 1)
-    window = values.reshape(channels, -1).take(at, axis=1)  # (C, kh * kw, S)
+    window: Floats = values.reshape(channels, -1).take(at, axis=1)  # (C, kh * kw, S)
     if not inside.all():
         window *= inside
-    return window.reshape(attributes.group, -1, len(place))
+    return window.reshape((attributes.group, -1, len(place)))
 
 
 @dataclass(frozen=True)
