@@ -37,7 +37,7 @@ test: $(STAMP) $(VENV)/.rtx ## lint, types, import layers, all tests
 	@# what trains without coverage: PyTorch's exporter is Python, and tracing slows it by much; tests of one file stay
 	@# together, so that what they share is made once
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(TRAINING)
-	@# of the rest every third waits for a station
+	@# of the rest many wait for what a station does
 	$(PYTEST) -n 3 --dist worksteal $(TRAINING:%=--ignore=%) --cov --cov-report=term
 	@rm -f .coverage.*  # halves of processes that tests killed; the rest is combined already
 	$(BIN)/coverage report --include='calibration/*,deploy/*,appliance/*' --fail-under=90 >/dev/null

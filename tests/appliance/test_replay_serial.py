@@ -29,7 +29,8 @@ EVIDENCE += "[reevaluation]\npassed_share = 1.0\n"
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A station that has judged 12 parts and one unreadable picture, with evidence; its station.toml."""
     directory = tmp_path_factory.mktemp("judged")
-    config = make_station(directory, 12, 'fps = 100.0\nserial = "name"', EVIDENCE)
+    slow = 'fps = 10.0\nserial = "name"'  # evidence that finds no room is dropped, by design
+    config = make_station(directory, 12, slow, EVIDENCE)
     (directory / "frames" / "z-broken.png").write_bytes(b"no image")
     run_json(config)
     return config

@@ -168,6 +168,7 @@ def test_a_cell_is_what_trainer_train_gives_on_that_split(data: Path, tmp_path: 
         name="tiny-tuned",
         epochs=1,
         batch=4,
+        frozen_stages=5,
         flip_average="horizontal",
         committee=2,
     )
@@ -188,7 +189,8 @@ def test_a_cell_killed_between_two_epochs_goes_on_from_the_first(data: Path, tmp
     """The same logits as without the kill, and no second first epoch; what has learned serves other recipes too."""
     dataset = read_dataset(data)
     split = make_splits(dataset, "grouped", 3, 1)[0]
-    recipe = replace(pick(["fine-tuned"])[1].recipe, epochs=2, batch=4, flips="none", flip_average="none")
+    tuned = pick(["fine-tuned"])[1].recipe
+    recipe = replace(tuned, epochs=2, batch=4, frozen_stages=5, flips="none", flip_average="none")
     candidate, epochs = Candidate("two epochs", recipe), []
 
     def kill_after_one(what: str, done: int, total: int) -> None:

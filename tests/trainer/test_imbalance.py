@@ -18,7 +18,7 @@ from calibration.errors import InputError
 from calibration.metrics import softmax
 from calibration.scores import Scores
 from calibration.temperature import fit_temperature
-from tests.trainer.test_train import parts
+from tests.trainer.test_train import SIZE, parts
 from trainer.data.loader import LoadedSplit, soft_labels
 from trainer.data.manifest import Dataset, Item
 from trainer.data.sampling import Sampling, draw_batches, sample_rows, smote
@@ -58,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
     @cache
     def once(recipe: Recipe) -> TrainResult:
-        return train(hopeless(folder / "images"), folder / str(len(list(folder.iterdir()))), recipe, 0)
+        return train(hopeless(folder / "images"), folder / str(len(list(folder.iterdir()))), recipe, 0, SIZE)
 
     return once
 

@@ -35,6 +35,8 @@ from trainer.train import train
 
 SMALL = replace(FULL, name="small", epochs=2, batch=4, frozen_stages=5, flips="horizontal")
 LIT = replace(SMALL, epochs=3, jitter=0.2)
+SIZE = (48, 64)
+"""Of the parts, where their input need not be enlarged as by default."""
 
 
 def parts(root: Path, counts: tuple[int, ...] = (24, 16), colour: bool = False, soft: bool = False) -> Dataset:
@@ -73,7 +75,7 @@ def files(run: Path) -> dict[str, bytes]:
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) -> None:
     """Two runs of one seed are equal byte for byte; the seed is not ignored."""
     dataset = parts(tmp_path / "images")
-    runs = [train(dataset, tmp_path / name, SMALL, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    runs = [train(dataset, tmp_path / name, SMALL, seed, SIZE) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
     a, b, c = (files(result.run) for result in runs)
     assert a == b
     assert a["log.jsonl"] != c["log.jsonl"]
@@ -82,14 +84,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) 
 def test_a_killed_run_goes_on_and_ends_as_if_never_killed(tmp_path: Path) -> None:
     """kill -9 after the first epoch, start again: the same bytes as without the kill."""
     dataset = parts(tmp_path / "images")
-    train(dataset, tmp_path / "whole", LIT, 3)
+    train(dataset, tmp_path / "whole", LIT, 3, SIZE)
     program = textwrap.dedent(
         """
         import sys
         from pathlib import Path
-        from tests.trainer.test_train import LIT, parts
+        from tests.trainer.test_train import LIT, SIZE, parts
         from trainer.train import train
-        train(parts(Path(sys.argv[1])), Path(sys.argv[2]), LIT, 3)
+        train(parts(Path(sys.argv[1])), Path(sys.argv[2]), LIT, 3, SIZE)
         """
     )
     command = [sys.executable, "-c", program, str(tmp_path / "images"), str(tmp_path / "killed")]
@@ -102,7 +104,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_never_killed(tmp_path: Path) -> Non
     process.wait()
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    train(dataset, tmp_path / "killed", LIT, 3)
+    train(dataset, tmp_path / "killed", LIT, 3, SIZE)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
@@ -140,7 +142,7 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path, monkeyp
     kept = {}
     for keep_last in (False, True):
         recipe = replace(SMALL, patience=1, keep_last=keep_last)
-        run = train(dataset, tmp_path / str(keep_last), recipe, 0)
+        run = train(dataset, tmp_path / str(keep_last), recipe, 0, SIZE)
         kept[keep_last] = (run.epochs, run.kept_epoch)
     assert kept == {False: (1, 0), True: (2, 2)}
     assert ["val_score" in line for line in log_lines(tmp_path / "True")] == [False, True]
@@ -149,11 +151,11 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(tmp_path: Path, monkeyp
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     """A checkpoint that cannot be read ends in a message with the remedy."""
     dataset = parts(tmp_path / "images")
-    train(dataset, tmp_path / "run", replace(SMALL, epochs=1), 1)
+    train(dataset, tmp_path / "run", replace(SMALL, epochs=1), 1, SIZE)
     checkpoint = tmp_path / "run" / "checkpoint" / "last.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     with pytest.raises(InputError, match="is damaged"):
-        train(dataset, tmp_path / "run", replace(SMALL, epochs=1), 1)
+        train(dataset, tmp_path / "run", replace(SMALL, epochs=1), 1, SIZE)
 
 
 @pytest.mark.parametrize(("counts", "colour"), [((40, 40), False), ((36, 24, 24, 12), True)])
@@ -170,8 +172,8 @@ def test_the_quick_recipe_separates_marked_parts(tmp_path: Path, counts: tuple[i
 def test_fine_tuning_stops_early_and_never_loses_the_best_score(tmp_path: Path) -> None:
     """The head on frozen features is epoch 0; training stops `patience` epochs after the best one."""
     dataset = parts(tmp_path / "images")
-    head = train(dataset, tmp_path / "head", replace(SMALL, epochs=0), 0)
-    tuned = train(dataset, tmp_path / "tuned", replace(SMALL, epochs=3, patience=1), 0)
+    head = train(dataset, tmp_path / "head", replace(SMALL, epochs=0), 0, SIZE)
+    tuned = train(dataset, tmp_path / "tuned", replace(SMALL, epochs=3, patience=1), 0, SIZE)
     assert tuned.val_score <= head.val_score
     scores = [line["val_score"] for line in log_lines(tuned.run)]
     assert tuned.epochs <= int(np.argmin([head.val_score, *scores])) + 1
@@ -233,7 +235,7 @@ def test_the_backbone_learns_the_same_whether_places_are_to_vote_afterwards(tmp_
     dataset, found = parts(tmp_path / "images"), []
     for places in (False, True):
         run = tmp_path / f"places-{places}"
-        train(dataset, run, replace(SMALL, epochs=1, places=places), 3)
+        train(dataset, run, replace(SMALL, epochs=1, places=places), 3, SIZE)
         found.append(load_file(run / "checkpoint" / "last.safetensors"))
     assert found[0].keys() <= found[1].keys()
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
