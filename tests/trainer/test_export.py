@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from calibration.decision import DecisionRule
 from calibration.errors import InputError
@@ -19,7 +20,10 @@ from tests.trainer.conftest import Released
 from trainer.data.manifest import read_dataset
 from trainer.export import check_unchanged, dataset_of, export_run
 from trainer.features import predict
-from trainer.models.classifier import load_run_model
+from trainer.models import mobilenet_v3
+from trainer.models.build import build
+from trainer.models.classifier import ClassifierConfig, load_run_model
+from trainer.models.tiles import TilesConfig
 from trainer.onnx_graph import MAX_BATCH, export_core, run_logits, session
 from trainer.parity import check, compare, paired_escape_limit, reference_rule
 from trainer.run import read_settings
@@ -175,6 +179,17 @@ def test_the_core_equals_torch_at_odd_sizes(released: Released) -> None:
     pixels = (frames.astype(np.float32) - 127) / 128
     logits = session(core).run(["logits"], {"pixels": pixels})[0]
     np.testing.assert_allclose(logits, predict(model, frames), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", [ClassifierConfig, TilesConfig])
+def test_exporting_leaves_the_network_as_it_was(kind: type[ClassifierConfig]) -> None:
+    """Batch norms are folded into convolutions of a copy: every weight and every statistic stays."""
+    model = build(kind(classes=2, channels=1, backbone=mobilenet_v3.NAME)).eval()
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    export_core(model, (1, 512, 600))  # two tiles, where it is cut into tiles
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(values, after[name]) for name, values in before.items())
 
 
 @pytest.mark.skipif(not RTX, reason="tensorrt_rtx is not installed (extra 'rtx')")
