@@ -174,7 +174,7 @@ def binomial_cdf(k: int, n: int, share: float) -> float:
     return min(1.0, math.fsum(math.exp(term) for term in log_terms))
 
 
-@cache  # as many calibrations are of as many defects
+@cache  # calibrations on resampled data ask for the same few numbers of defects
 def _most_escapes(n: int, alpha: float, error: float) -> int:
     """The largest k with P(Binomial(n, alpha) <= k) <= error; k = 0 must satisfy it."""
     low, high = 0, n  # the property holds at low and fails at high

@@ -46,7 +46,7 @@ def test_a_folder_of_images_becomes_a_judging_station(tmp_path: Path) -> None:
         run(tmp_path, *command)
     (tmp_path / "station.toml").write_text(blocks("toml")[0])
     outputs = [run(tmp_path, *command) for command in commands(judging)]
-    assert "80" in outputs[-1]
+    assert re.search(r"^\W*parts\W+80\W*$", outputs[-1], flags=re.MULTILINE), outputs[-1]
 
 
 def test_the_two_commands_are_make_targets() -> None:

@@ -45,14 +45,14 @@ class _Core(nn.Module):
         self.eval()
         for module in self.modules():
             if isinstance(module, ConvNorm | mobilenet_v3.ConvNorm):  # the exporter would do it, in twice the time
-                _fold(module)
+                fold_norm(module)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.model.from_pixels(pixels)
 
 
-def _fold(layer: ConvNorm | mobilenet_v3.ConvNorm) -> None:
-    """Multiply a batch norm into its convolution, in the order of ONNX Script's own rule: bit by bit its weights."""
+def fold_norm(layer: ConvNorm | mobilenet_v3.ConvNorm) -> None:
+    """Multiply a batch norm into its convolution, in place; to the bit as PyTorch's exporter does for ONNX."""
     conv, norm = layer.conv, layer.norm
     of = {name: values.numpy() for name, values in norm.state_dict().items()}
     scale = of["weight"] / np.sqrt(of["running_var"] + norm.eps)

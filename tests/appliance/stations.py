@@ -30,7 +30,7 @@ def make_station(
         write_parts(frames, parts)
     if "[timing]" not in sections:  # a busy test machine is no reason for late parts
         sections += "\n[timing]\ndeadline_ms = 10000"
-    if "[engine]" not in sections:  # to time whether a second lane pays takes all cores half a second at each start
+    if "[engine]" not in sections:  # to time whether a second one pays can take a second of each start
         sections += "\n[engine]\nthreads = 1"
     if bundle is None:
         bundle = tiny_bundle(directory / "tiny.lgb")

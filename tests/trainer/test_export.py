@@ -24,7 +24,7 @@ from trainer.models import mobilenet_v3
 from trainer.models.build import build
 from trainer.models.classifier import ClassifierConfig, load_run_model
 from trainer.models.tiles import TilesConfig
-from trainer.onnx_graph import MAX_BATCH, export_core, run_logits, session
+from trainer.onnx_graph import MAX_BATCH, export_core, fold_norm, run_logits, session
 from trainer.parity import check, compare, paired_escape_limit, reference_rule
 from trainer.run import read_settings
 from trainer.tensorrt_plan import build_plans
@@ -179,6 +179,25 @@ def test_the_core_equals_torch_at_odd_sizes(released: Released) -> None:
     pixels = (frames.astype(np.float32) - 127) / 128
     logits = session(core).run(["logits"], {"pixels": pixels})[0]
     np.testing.assert_allclose(logits, predict(model, frames), atol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # inside PyTorch
+def test_batch_norms_are_folded_to_the_bits_that_the_exporter_gives(tmp_path: Path) -> None:
+    """Weights and bias of a convolution whose norm has statistics of all sizes."""
+    torch.manual_seed(0)
+    layer = mobilenet_v3.ConvNorm(24, 40, 3).eval()
+    for values in (layer.norm.weight, layer.norm.bias, layer.norm.running_mean, layer.norm.running_var):
+        assert values is not None
+        torch.nn.init.uniform_(values, 1e-3, 3)
+    torch.onnx.export(layer, (torch.zeros(1, 24, 8, 8),), tmp_path / "layer.onnx", dynamo=True, verbose=False)
+    graph = onnx.load(tmp_path / "layer.onnx").graph
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+    [conv] = graph.node
+    fold_norm(layer)
+    assert conv.op_type == "Conv"
+    assert np.array_equal(layer.conv.weight.detach().numpy(), constants[conv.input[1]])
+    assert layer.conv.bias is not None
+    assert np.array_equal(layer.conv.bias.detach().numpy(), constants[conv.input[2]])
 
 
 @pytest.mark.parametrize("kind", [ClassifierConfig, TilesConfig])
